@@ -1,0 +1,89 @@
+"""Linux namespaces for Python.
+
+Public names are loaded when first used, so that ``import nsutil`` stays cheap.
+"""
+
+from __future__ import annotations
+
+from ._types import (
+    ALL,
+    CGROUP,
+    IPC,
+    MNT,
+    MOUNT,
+    NET,
+    PID,
+    TIME,
+    USER,
+    UTS,
+    NSType,
+)
+
+__version__ = "0.1.0"
+
+# Where each public name lives; see __getattr__.
+_HOME = {
+    "unshare": "_ns",
+    "setns": "_ns",
+    "clone": "_ns",
+    "Namespace": "_recipe",
+    "enter": "_recipe",
+    "IdMap": "_idmap",
+    "Bind": "_mounts",
+    "Tmpfs": "_mounts",
+    "Proc": "_mounts",
+    "Sysfs": "_mounts",
+    "Dev": "_mounts",
+    "Mqueue": "_mounts",
+    "Overlay": "_mounts",
+    "File": "_mounts",
+    "Symlink": "_mounts",
+    "Remount": "_mounts",
+    "run": "_process",
+    "Popen": "_process",
+    "call": "_call",
+    "open": "_file",
+    "current": "_file",
+    "NamespaceFile": "_file",
+    "NamespaceSet": "_file",
+    "NamespaceReference": "_file",
+    "snapshot": "_snapshot",
+    "Snapshot": "_snapshot",
+    "NamespaceInfo": "_snapshot",
+    "Holder": "_snapshot",
+    "RestoreError": "_errors",
+    "ChildDied": "_errors",
+    "StaleReference": "_errors",
+    "NotANamespace": "_errors",
+    "WrongNamespaceType": "_errors",
+}
+_MODULES = frozenset({"ioctl", "named", "doctor", "aio", "jupyter"})
+
+__all__ = [
+    "ALL", "CGROUP", "IPC", "MNT", "MOUNT", "NET", "PID", "TIME", "USER", "UTS",
+    "NSType", *_HOME, *_MODULES,
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    import importlib
+
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def load_ipython_extension(ipython: object) -> None:
+    """``%load_ext nsutil``: the magics of nsutil.jupyter."""
+    from .jupyter import load_ipython_extension as load
+
+    load(ipython)

@@ -1,0 +1,144 @@
+/* nsutil._ns: the entry file.  It lists the topic files' tables and holds
+ * what they share; the work is elsewhere. */
+#include "module.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdarg.h>
+
+
+PyObject *
+ns_oserror(int err, const char *filename)
+{
+    errno = err;
+    return PyErr_SetFromErrnoWithFilename(PyExc_OSError, filename);
+}
+
+
+int
+ns_audit(const char *event, const char *format, ...)
+{
+    va_list items;
+    va_start(items, format);
+    PyObject *args = Py_VaBuildValue(format, items);
+    va_end(items);
+    if (args == NULL)
+        return -1;
+    PyObject *audit = PySys_GetObject("audit");        /* borrowed */
+    PyObject *name = PyUnicode_FromString(event);
+    PyObject *head = name ? PyTuple_Pack(1, name) : NULL;
+    PyObject *all = head ? PySequence_Concat(head, args) : NULL;
+    PyObject *done = audit && all ? PyObject_CallObject(audit, all) : NULL;
+    Py_XDECREF(all);
+    Py_XDECREF(head);
+    Py_XDECREF(name);
+    Py_DECREF(args);
+    if (done == NULL && audit != NULL)
+        return -1;
+    Py_XDECREF(done);
+    return 0;
+}
+
+
+int
+ns_as_int(PyObject *object, const char *what, int low, int high)
+{
+    int overflow;
+    long value = PyLong_AsLongAndOverflow(object, &overflow);
+    if (value == -1 && !overflow && PyErr_Occurred())
+        return -1;
+    if (overflow || value < low || value > high) {
+        PyErr_Format(PyExc_ValueError, "%s must be between %d and %d, not %R",
+                     what, low, high, object);
+        return -1;
+    }
+    return (int)value;
+}
+
+
+int
+ns_as_fd(PyObject *object, int *fd)
+{
+    if (PyLong_Check(object) && !PyBool_Check(object)) {
+        *fd = ns_as_int(object, "a file descriptor", INT_MIN, INT_MAX);
+        return *fd == -1 && PyErr_Occurred() ? -1 : 0;
+    }
+    *fd = PyObject_AsFileDescriptor(object);
+    return *fd < 0 ? -1 : 0;
+}
+
+
+static int
+add_constants(PyObject *module)
+{
+    return PyModule_AddIntConstant(module, "RUN_SLOTS", 64);
+}
+
+
+static int
+module_exec(PyObject *module)
+{
+    PyMethodDef *tables[] = {call_methods, ioctl_methods, plan_methods,
+                             process_methods, scan_methods};
+    struct module_state *state = PyModule_GetState(module);
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
+        if (PyModule_AddFunctions(module, tables[i]) < 0)
+            return -1;
+    if (plan_add_types(module, state) < 0
+        || guard_add_types(module, state) < 0)
+        return -1;
+    return add_constants(module);
+}
+
+
+static int
+module_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    struct module_state *state = PyModule_GetState(module);
+    Py_VISIT(state->plan_type);
+    Py_VISIT(state->block_type);
+    Py_VISIT(state->guard_type);
+    Py_VISIT(state->exit_type);
+    return 0;
+}
+
+
+static int
+module_clear(PyObject *module)
+{
+    struct module_state *state = PyModule_GetState(module);
+    Py_CLEAR(state->plan_type);
+    Py_CLEAR(state->block_type);
+    Py_CLEAR(state->guard_type);
+    Py_CLEAR(state->exit_type);
+    return 0;
+}
+
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, module_exec},
+#if PY_VERSION_HEX >= 0x030c0000 && !defined(Py_LIMITED_API)
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+#if PY_VERSION_HEX >= 0x030d0000 && !defined(Py_LIMITED_API)
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef module_definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "nsutil._ns",
+    .m_doc = "The system calls behind nsutil.",
+    .m_size = sizeof(struct module_state),
+    .m_slots = module_slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+};
+
+
+PyMODINIT_FUNC
+PyInit__ns(void)
+{
+    return PyModuleDef_Init(&module_definition);
+}

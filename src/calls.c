@@ -1,0 +1,5 @@
+#include "module.h"
+
+PyMethodDef call_methods[] = {
+    {NULL, NULL, 0, NULL},
+};

@@ -1,0 +1,43 @@
+/* What the Python glue files share.  The files without Python.h (steps.c,
+ * spawn.c, scan.c, init.c) never include this. */
+#ifndef NSUTIL_MODULE_H
+#define NSUTIL_MODULE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+struct module_state {
+    PyObject *plan_type;        /* _ns.Plan */
+    PyObject *block_type;       /* _ns.Block, the base of Namespace */
+    PyObject *guard_type;       /* one `with` in progress */
+    PyObject *exit_type;        /* the descriptor behind Block.__exit__ */
+};
+
+/* One table per topic file, added to the module by _nsmodule.c. */
+extern PyMethodDef call_methods[];      /* calls.c: unshare, setns, clone */
+extern PyMethodDef ioctl_methods[];     /* ioctls.c */
+extern PyMethodDef plan_methods[];      /* plan.c */
+extern PyMethodDef process_methods[];   /* process.c: spawn, fork */
+extern PyMethodDef scan_methods[];      /* scanmod.c */
+
+/* Add the types of that file to the module and its state.  0, or -1 with an
+ * exception set. */
+int plan_add_types(PyObject *module, struct module_state *state);
+int guard_add_types(PyObject *module, struct module_state *state);
+
+/* Raise the OSError of err with a filename (NULL: none).  Returns NULL. */
+PyObject *ns_oserror(int err, const char *filename);
+
+/* sys.audit(event, *args) with args as Py_BuildValue takes a tuple's items.
+ * Returns 0, or -1 with the hook's exception set. */
+int ns_audit(const char *event, const char *format, ...);
+
+/* The C int of a Python int, between low and high.  -1 with TypeError or
+ * ValueError set (test PyErr_Occurred); "what" names the argument. */
+int ns_as_int(PyObject *object, const char *what, int low, int high);
+
+/* A descriptor from an int or an object with fileno(); 0, or -1 with an
+ * exception set.  Negative ints pass: the kernel judges (EBADF). */
+int ns_as_fd(PyObject *object, int *fd);
+
+#endif

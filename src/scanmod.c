@@ -1,0 +1,5 @@
+#include "module.h"
+
+PyMethodDef scan_methods[] = {
+    {NULL, NULL, 0, NULL},
+};

@@ -1,0 +1,66 @@
+/* The plan executor: an array of prepared system calls, run anywhere.
+ *
+ * One executor serves the calling thread, a fresh thread, a child that
+ * shares our memory (vfork) and a forked child.  Everything here may run
+ * between clone and exec: raw system calls only, no malloc, no stdio, no
+ * locks, no errno, no Python.h.  All memory is prepared by the caller.
+ */
+#ifndef NSUTIL_STEPS_H
+#define NSUTIL_STEPS_H
+
+#include <stddef.h>
+
+enum {
+    STEP_ARGS = 6,              /* a system call takes six at most */
+    RUN_SLOTS = 64,             /* values that steps hand to later steps */
+    TOLERATE_ANY = -1
+};
+
+struct run;
+
+/* A composite: several system calls under one name.  Returns >= 0, or
+ * -errno.  Arguments are as in struct step, slots already replaced. */
+typedef long (*step_function)(struct run *run, const long *arg);
+
+struct op {
+    const char *name;           /* as the Python compiler spells it */
+    long number;                /* system call number, or -1 */
+    step_function function;     /* used where number is -1 */
+    int nargs;                  /* how many arguments the step must have */
+};
+
+struct step {
+    const struct op *op;
+    long arg[STEP_ARGS];
+    unsigned from_slot;         /* bit i: arg[i] names a slot, use its value */
+    int out;                    /* slot that receives the result, or -1 */
+    int tolerate;               /* an errno that counts as success, or
+                                   TOLERATE_ANY; 0: none.  The slot of a
+                                   tolerated failure receives -1 */
+};
+
+struct plan {
+    int count;
+    const struct step *steps;
+};
+
+/* One execution of one or more plans. */
+struct run {
+    long slot[RUN_SLOTS];       /* preset by the caller, -1 when unused */
+    int plan;                   /* which plan failed (set by its runner) */
+    int step;                   /* index of the step that failed */
+    int error;                  /* its errno, 0 while all is well */
+};
+
+/* Run all steps in order.  Returns 0, or the errno of the step that failed
+ * (run->step and run->error tell which and why). */
+int run_steps(const struct plan *plan, struct run *run);
+
+/* The op of that name, or NULL. */
+const struct op *find_op(const char *name);
+
+/* sc: a raw system call: returns the kernel's value, -errno on failure,
+ * touches no errno. */
+long sc(long number, long a, long b, long c, long d, long e, long f);
+
+#endif

@@ -9,7 +9,7 @@ setup(
         Extension(
             "nsutil._ns",
             [f"src/{name}" for name in SOURCES],
-            extra_compile_args=["-std=gnu11", "-Wall", "-Wextra", "-fvisibility=hidden"],
+            extra_compile_args=["-std=gnu11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-fvisibility=hidden"],
         )
     ]
 )

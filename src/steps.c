@@ -1,1 +1,322 @@
-/* to come */
+/* The plan executor; see steps.h for the rules of this file. */
+#include "steps.h"
+
+#include "compat.h"
+#include "mountsteps.h"
+
+#include <errno.h>
+#include <net/if.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#ifndef OPS_OF_SPAWN
+#define OPS_OF_SPAWN
+#endif
+
+
+/* A raw system call: the kernel's value, -errno on failure.  No errno is
+ * touched, since a vfork child shares it with its parent. */
+#if defined(__x86_64__)
+long
+sc(long number, long a, long b, long c, long d, long e, long f)
+{
+    long result;
+    register long r10 __asm__("r10") = d;
+    register long r8 __asm__("r8") = e;
+    register long r9 __asm__("r9") = f;
+    __asm__ volatile("syscall"
+                     : "=a"(result)
+                     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8),
+                       "r"(r9)
+                     : "rcx", "r11", "memory");
+    return result;
+}
+#elif defined(__aarch64__)
+long
+sc(long number, long a, long b, long c, long d, long e, long f)
+{
+    register long x8 __asm__("x8") = number;
+    register long x0 __asm__("x0") = a;
+    register long x1 __asm__("x1") = b;
+    register long x2 __asm__("x2") = c;
+    register long x3 __asm__("x3") = d;
+    register long x4 __asm__("x4") = e;
+    register long x5 __asm__("x5") = f;
+    __asm__ volatile("svc #0"
+                     : "+r"(x0)
+                     : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5)
+                     : "memory");
+    return x0;
+}
+#else
+long
+sc(long number, long a, long b, long c, long d, long e, long f)
+{
+    int before = errno;
+    long result = syscall(number, a, b, c, d, e, f);
+    if (result == -1)
+        result = -errno;
+    errno = before;
+    return result;
+}
+#endif
+
+
+/* write_proc(path, data, length): write to a file of procfs, in one write.
+ * -EXDEV when something else lies over it: a map or an offset swallowed by
+ * an over-mounted file would leave the child with rights nobody meant. */
+static long
+step_write_proc(struct run *run, const long *arg)
+{
+    (void)run;
+    struct statfs fs;
+    long fd = sc(SYS_openat, AT_FDCWD, arg[0],
+                 O_WRONLY | O_CLOEXEC | O_NOFOLLOW, 0, 0, 0);
+    if (fd < 0)
+        return fd;
+    long result = sc(SYS_fstatfs, fd, (long)&fs, 0, 0, 0, 0);
+    if (result == 0 && fs.f_type != NSU_PROC_MAGIC)
+        result = -EXDEV;
+    if (result == 0)
+        result = sc(SYS_write, fd, arg[1], arg[2], 0, 0, 0);
+    sc(SYS_close, fd, 0, 0, 0, 0, 0);
+    return result;
+}
+
+
+/* ifup(name): set IFF_UP on an interface of the current NET namespace. */
+static long
+step_ifup(struct run *run, const long *arg)
+{
+    (void)run;
+    struct ifreq request;
+    const char *name = (const char *)arg[0];
+    memset(&request, 0, sizeof request);
+    for (int i = 0; i < IFNAMSIZ - 1 && name[i]; i++)
+        request.ifr_name[i] = name[i];
+    long fd = sc(SYS_socket, AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0, 0, 0, 0);
+    if (fd == -EAFNOSUPPORT)
+        fd = sc(SYS_socket, AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0, 0, 0, 0);
+    if (fd < 0)
+        return fd;
+    long result = sc(SYS_ioctl, fd, SIOCGIFFLAGS, (long)&request, 0, 0, 0);
+    if (result >= 0) {
+        request.ifr_flags |= IFF_UP;
+        result = sc(SYS_ioctl, fd, SIOCSIFFLAGS, (long)&request, 0, 0, 0);
+    }
+    sc(SYS_close, fd, 0, 0, 0, 0, 0);
+    return result;
+}
+
+
+/* The two passes of a join: all but USER first with the rights held now,
+ * then what is left with USER; errors of the first pass are not final since
+ * the rights may come with the user namespace, those of the second are.
+ * join(count, pairs): pairs holds a slot number and CLONE_NEW* flags each;
+ * a pidfd may stand for several types at once. */
+static long
+step_join(struct run *run, const long *arg)
+{
+    const unsigned *pair = (const unsigned *)arg[1];
+    unsigned done = 0, count = (unsigned)arg[0];
+    long result = 0;
+    for (unsigned i = 0; i < count; i++) {
+        unsigned flags = pair[2 * i + 1] & ~(unsigned)CLONE_NEWUSER;
+        long fd = run->slot[pair[2 * i]];
+        if (flags && sc(SYS_setns, fd, flags, 0, 0, 0, 0) == 0)
+            done |= flags;
+    }
+    for (unsigned i = 0; i < count && result >= 0; i++) {
+        unsigned flags = pair[2 * i + 1] & CLONE_NEWUSER;
+        if (flags)
+            result = sc(SYS_setns, run->slot[pair[2 * i]],
+                        pair[2 * i + 1] & ~done, 0, 0, 0, 0);
+        if (flags && result >= 0)
+            done |= pair[2 * i + 1];
+    }
+    for (unsigned i = 0; i < count && result >= 0; i++)
+        if (pair[2 * i + 1] & ~done)
+            result = sc(SYS_setns, run->slot[pair[2 * i]],
+                        pair[2 * i + 1] & ~done, 0, 0, 0, 0);
+    return result;
+}
+
+
+/* verify_ns(dir, name, fd): -ESTALE unless the entry of that name in dir, a
+ * descriptor of our own /proc/PID/task/TID/ns taken before any mount changed,
+ * is the namespace of fd: a join that went elsewhere must not go unseen. */
+static long
+step_verify_ns(struct run *run, const long *arg)
+{
+    (void)run;
+    struct stat expected, found;
+    long result = sc(SYS_fstat, arg[2], (long)&expected, 0, 0, 0, 0);
+    if (result < 0)
+        return result;
+#ifdef SYS_newfstatat
+    result = sc(SYS_newfstatat, arg[0], arg[1], (long)&found, 0, 0, 0);
+#else
+    result = sc(SYS_fstatat, arg[0], arg[1], (long)&found, 0, 0, 0);
+#endif
+    if (result < 0)
+        return result;
+    return expected.st_dev == found.st_dev && expected.st_ino == found.st_ino
+               ? 0
+               : -ESTALE;
+}
+
+
+/* drop_groups(): no supplementary groups, where that is allowed: a user
+ * namespace whose setgroups is "deny" refuses, and has none to give away. */
+static long
+step_drop_groups(struct run *run, const long *arg)
+{
+    (void)run;
+    (void)arg;
+    long result = sc(SYS_setgroups, 0, 0, 0, 0, 0, 0);
+    return result == -EPERM ? 0 : result;
+}
+
+
+/* check_cwd(): -ENOENT when the working directory is not below the root:
+ * a directory kept from outside would be a way out. */
+static long
+step_check_cwd(struct run *run, const long *arg)
+{
+    (void)run;
+    (void)arg;
+    char path[4096];
+    long length = sc(SYS_getcwd, (long)path, sizeof path, 0, 0, 0, 0);
+    if (length == -ERANGE)
+        return 0;
+    if (length < 0)
+        return length;
+    return path[0] == '/' ? 0 : -ENOENT;
+}
+
+
+/* write_all(fd, data, length): all of it, however many writes it takes. */
+static long
+step_write_all(struct run *run, const long *arg)
+{
+    (void)run;
+    long done = 0;
+    while (done < arg[2]) {
+        long n = sc(SYS_write, arg[0], arg[1] + done, arg[2] - done, 0, 0, 0);
+        if (n == -EINTR)
+            continue;
+        if (n < 0)
+            return n;
+        done += n;
+    }
+    return 0;
+}
+
+
+#define CALL(name, nargs) {#name, SYS_##name, NULL, nargs}
+#define COMPOSITE(name, nargs) {#name, -1, step_##name, nargs}
+
+static const struct op ops[] = {
+    CALL(capset, 2),
+    CALL(chdir, 1),
+    CALL(chroot, 1),
+    CALL(close, 1),
+    CALL(close_range, 3),
+    CALL(dup3, 3),
+    CALL(fchdir, 1),
+    CALL(fchmod, 2),
+    CALL(fcntl, 3),
+    CALL(fsconfig, 5),
+    CALL(fsmount, 3),
+    CALL(fsopen, 2),
+    CALL(ioctl, 3),
+    CALL(mkdirat, 3),
+    CALL(mount, 5),
+    CALL(mount_setattr, 5),
+    CALL(move_mount, 5),
+    CALL(open_tree, 3),
+    CALL(openat, 4),
+    CALL(openat2, 4),
+    CALL(personality, 1),
+    CALL(pivot_root, 2),
+    CALL(prctl, 5),
+    CALL(prlimit64, 4),
+    CALL(setdomainname, 2),
+    CALL(setgroups, 2),
+    CALL(sethostname, 2),
+    CALL(setns, 2),
+    CALL(setpgid, 2),
+    CALL(setresgid, 3),
+    CALL(setresuid, 3),
+    CALL(setsid, 0),
+    CALL(socket, 3),
+    CALL(symlinkat, 3),
+    CALL(umask, 1),
+    CALL(umount2, 2),
+    CALL(unlinkat, 3),
+    CALL(unshare, 1),
+    CALL(write, 3),
+    COMPOSITE(check_cwd, 0),
+    COMPOSITE(drop_groups, 0),
+    COMPOSITE(ifup, 1),
+    COMPOSITE(join, 2),
+    COMPOSITE(verify_ns, 3),
+    COMPOSITE(write_all, 3),
+    COMPOSITE(write_proc, 3),
+    MOUNT_OPS
+    OPS_OF_SPAWN
+};
+
+
+const struct op *
+find_op(const char *name)
+{
+    for (size_t i = 0; i < sizeof ops / sizeof *ops; i++)
+        if (strcmp(ops[i].name, name) == 0)
+            return &ops[i];
+    return NULL;
+}
+
+
+/* One step.  Its result, -errno on failure. */
+static long
+run_step(const struct step *step, struct run *run)
+{
+    long arg[STEP_ARGS];
+    for (int i = 0; i < STEP_ARGS; i++)
+        arg[i] = step->from_slot & 1u << i ? run->slot[step->arg[i]]
+                                           : step->arg[i];
+    if (step->op->number < 0)
+        return step->op->function(run, arg);
+    return sc(step->op->number, arg[0], arg[1], arg[2], arg[3], arg[4],
+              arg[5]);
+}
+
+
+static bool
+is_tolerated(const struct step *step, long result)
+{
+    return step->tolerate == TOLERATE_ANY || step->tolerate == -result;
+}
+
+
+int
+run_steps(const struct plan *plan, struct run *run)
+{
+    for (int i = 0; i < plan->count; i++) {
+        const struct step *step = &plan->steps[i];
+        long result = run_step(step, run);
+        if (result < 0 && !is_tolerated(step, result)) {
+            run->step = i;
+            run->error = (int)-result;
+            return run->error;
+        }
+        if (step->out >= 0)
+            run->slot[step->out] = result < 0 ? -1 : result;
+    }
+    return 0;
+}

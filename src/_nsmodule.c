@@ -15,6 +15,14 @@ ns_oserror(int err, const char *filename)
 }
 
 
+PyObject *
+ns_oserror_of(int err, PyObject *object)
+{
+    errno = err;
+    return PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, object);
+}
+
+
 int
 ns_audit(const char *event, const char *format, ...)
 {
@@ -57,12 +65,25 @@ ns_as_int(PyObject *object, const char *what, int low, int high)
 
 
 int
+ns_as_c_int(PyObject *object, int *value)
+{
+    long wide = PyLong_AsLong(object);
+    if (wide == -1 && PyErr_Occurred())
+        return -1;
+    if (wide < INT_MIN || wide > INT_MAX) {
+        PyErr_Format(PyExc_OverflowError, "%R does not fit a C int", object);
+        return -1;
+    }
+    *value = (int)wide;
+    return 0;
+}
+
+
+int
 ns_as_fd(PyObject *object, int *fd)
 {
-    if (PyLong_Check(object) && !PyBool_Check(object)) {
-        *fd = ns_as_int(object, "a file descriptor", INT_MIN, INT_MAX);
-        return *fd == -1 && PyErr_Occurred() ? -1 : 0;
-    }
+    if (PyLong_Check(object) && !PyBool_Check(object))
+        return ns_as_c_int(object, fd);
     *fd = PyObject_AsFileDescriptor(object);
     return *fd < 0 ? -1 : 0;
 }

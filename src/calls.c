@@ -1,5 +1,156 @@
+/* unshare, setns and clone: the thin system calls.  errno becomes an OSError;
+ * what the arguments mean is left to the kernel, as the os module does. */
 #include "module.h"
 
+#include "compat.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <unistd.h>
+
+/* The parameters of one function, all of which may be given by name. */
+struct signature {
+    const char *function;
+    const char *names[2];
+    Py_ssize_t required;
+    Py_ssize_t total;
+};
+
+
+/* The position of a keyword, or -1 with TypeError set. */
+static Py_ssize_t
+find_parameter(const struct signature *signature, PyObject *keyword)
+{
+    for (Py_ssize_t i = 0; i < signature->total; i++)
+        if (PyUnicode_CompareWithASCIIString(keyword, signature->names[i])
+            == 0)
+            return i;
+    PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument %R",
+                 signature->function, keyword);
+    return -1;
+}
+
+
+/* Lay the keyword arguments at their positions in out, behind the nargs
+ * positional ones.  0, or -1 with TypeError set. */
+static int
+bind_keywords(const struct signature *signature, PyObject *const *values,
+              PyObject *keywords, PyObject **out)
+{
+    Py_ssize_t count = keywords ? PyTuple_Size(keywords) : 0;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        Py_ssize_t at = find_parameter(signature,
+                                       PyTuple_GetItem(keywords, i));
+        if (at < 0)
+            return -1;
+        if (out[at] != NULL) {
+            PyErr_Format(PyExc_TypeError,
+                         "%s() got multiple values for argument '%s'",
+                         signature->function, signature->names[at]);
+            return -1;
+        }
+        out[at] = values[i];
+    }
+    return 0;
+}
+
+
+/* Sort the arguments of a METH_FASTCALL | METH_KEYWORDS call into out
+ * (borrowed; NULL where not given).  0, or -1 with TypeError set. */
+static int
+bind(const struct signature *signature, PyObject *const *args,
+     Py_ssize_t nargs, PyObject *keywords, PyObject **out)
+{
+    if (nargs > signature->total) {
+        PyErr_Format(PyExc_TypeError,
+                     "%s() takes at most %zd argument%s (%zd given)",
+                     signature->function, signature->total,
+                     signature->total == 1 ? "" : "s", nargs);
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < signature->total; i++)
+        out[i] = i < nargs ? args[i] : NULL;
+    if (bind_keywords(signature, args + nargs, keywords, out) < 0)
+        return -1;
+    for (Py_ssize_t i = 0; i < signature->required; i++)
+        if (out[i] == NULL) {
+            PyErr_Format(PyExc_TypeError,
+                         "%s() missing required argument '%s' (pos %zd)",
+                         signature->function, signature->names[i], i + 1);
+            return -1;
+        }
+    return 0;
+}
+
+
+PyDoc_STRVAR(unshare_doc,
+"unshare($module, flags)\n--\n\n"
+"Move the calling thread into new namespaces, unshare(2).\n\n"
+"flags: NSType or CLONE_* bits.  New PID and TIME namespaces are those of\n"
+"the children made from now on; USER needs a process of one thread.\n"
+"Inside a ``with`` block of nsutil the types are restored at its end.\n\n"
+"Raises OSError as the kernel says, EINVAL for unknown bits.");
+
+static PyObject *
+call_unshare(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
+             PyObject *keywords)
+{
+    static const struct signature signature = {"unshare", {"flags"}, 1, 1};
+    PyObject *arg[1];
+    int flags, result;
+    (void)module;
+    if (bind(&signature, args, nargs, keywords, arg) < 0
+        || ns_as_c_int(arg[0], &flags) < 0
+        || ns_audit("nsutil.unshare", "(i)", flags) < 0)
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    result = unshare(flags);
+    Py_END_ALLOW_THREADS
+    if (result < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    Py_RETURN_NONE;
+}
+
+
+PyDoc_STRVAR(setns_doc,
+"setns($module, fd, nstype=0)\n--\n\n"
+"Move the calling thread into existing namespaces, setns(2).\n\n"
+"fd: an int or anything with fileno().  An nsfs file moves the thread into\n"
+"that namespace, and nstype, when not 0, must be its type.  A pidfd (Linux\n"
+"5.8) moves it into the namespaces of that process named by nstype, all of\n"
+"them or none.  Inside a ``with`` block of nsutil the types are restored at\n"
+"its end.\n\n"
+"Raises OSError as the kernel says: EBADF for a closed fd, EINVAL for a file\n"
+"that is no namespace or has another type, EPERM, ESRCH for a dead process.");
+
+static PyObject *
+call_setns(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
+           PyObject *keywords)
+{
+    static const struct signature signature = {"setns", {"fd", "nstype"},
+                                               1, 2};
+    PyObject *arg[2];
+    int fd, nstype = 0, result;
+    (void)module;
+    if (bind(&signature, args, nargs, keywords, arg) < 0
+        || ns_as_fd(arg[0], &fd) < 0
+        || (arg[1] != NULL && ns_as_c_int(arg[1], &nstype) < 0)
+        || ns_audit("nsutil.setns", "(ii)", fd, nstype) < 0)
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    result = setns(fd, nstype);
+    Py_END_ALLOW_THREADS
+    if (result < 0)
+        return ns_oserror_of(errno, arg[0]);
+    Py_RETURN_NONE;
+}
+
+
+#define FAST(function) (PyCFunction)(void (*)(void))(function)
+
 PyMethodDef call_methods[] = {
+    {"unshare", FAST(call_unshare), METH_FASTCALL | METH_KEYWORDS,
+     unshare_doc},
+    {"setns", FAST(call_setns), METH_FASTCALL | METH_KEYWORDS, setns_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -82,6 +82,7 @@
 #define NSU_GET_NSTYPE 0xb703u          /* 4.11 */
 #define NSU_GET_OWNER_UID 0xb704u       /* 4.11 */
 #define NSU_GET_MNTNS_ID 0x8008b705u    /* 6.11 */
+#define NSU_GET_MNTNS_ID_OLD 0xb705u    /* the number it had in 6.11 */
 #define NSU_GET_PID_FROM_PIDNS 0x8004b706u      /* 6.11 */
 #define NSU_GET_TGID_FROM_PIDNS 0x8004b707u
 #define NSU_GET_PID_IN_PIDNS 0x8004b708u

@@ -28,6 +28,9 @@ int guard_add_types(PyObject *module, struct module_state *state);
 /* Raise the OSError of err with a filename (NULL: none).  Returns NULL. */
 PyObject *ns_oserror(int err, const char *filename);
 
+/* The same with the object that failed as filename, an fd for example. */
+PyObject *ns_oserror_of(int err, PyObject *object);
+
 /* sys.audit(event, *args) with args as Py_BuildValue takes a tuple's items.
  * Returns 0, or -1 with the hook's exception set. */
 int ns_audit(const char *event, const char *format, ...);
@@ -36,8 +39,13 @@ int ns_audit(const char *event, const char *format, ...);
  * ValueError set (test PyErr_Occurred); "what" names the argument. */
 int ns_as_int(PyObject *object, const char *what, int low, int high);
 
+/* A C int of any value, with the errors of the os module: TypeError, or
+ * OverflowError for what does not fit.  0, or -1 with one of them set. */
+int ns_as_c_int(PyObject *object, int *value);
+
 /* A descriptor from an int or an object with fileno(); 0, or -1 with an
- * exception set.  Negative ints pass: the kernel judges (EBADF). */
+ * exception set.  Negative ints pass: the kernel judges (EBADF); what does
+ * not fit a C int is an OverflowError, as in the os module. */
 int ns_as_fd(PyObject *object, int *fd);
 
 #endif

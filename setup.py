@@ -1,15 +1,142 @@
-"""The C extension; everything else is in pyproject.toml."""
+"""The C extension and PID 1 inside it; everything else is in pyproject.toml.
+
+Switches, all from the environment:
+
+NSUTIL_SANITIZE=address|thread|undefined   build with that sanitizer (several: a,b)
+NSUTIL_COVERAGE=1                          count executed lines (gcov)
+NSUTIL_DEBUG=1                             -O0 -g3 and assertions
+NSUTIL_ABI3=1                              one extension for 3.11 and later; needs 3.11's own headers
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
-SOURCES = ["_nsmodule.c", "calls.c", "guard.c", "init_elf.c", "ioctls.c", "plan.c", "process.c", "scan.c", "scanmod.c", "spawn.c", "steps.c"]
+# Named one by one: a stray file must not slip into a build, nor a missing one out of it.
+# init_elf.c, PID 1 as bytes, is generated (see BuildExt).
+SOURCES = [
+    "src/_nsmodule.c",
+    "src/calls.c",
+    "src/guard.c",
+    "src/ioctls.c",
+    "src/plan.c",
+    "src/process.c",
+    "src/scan.c",
+    "src/scanmod.c",
+    "src/spawn.c",
+    "src/steps.c",
+]
 
+SANITIZERS = {"address", "thread", "undefined"}
+
+# PID 1: a program without libc, as small as it gets, and the same bytes from every build of the same compiler.
+INIT = Path("src/init.c")
+INIT_FLAGS = (
+    "-std=gnu11 -Os -Wall -Wextra -ffreestanding -nostdlib -static -fno-pie -no-pie -fno-stack-protector"
+    " -fno-asynchronous-unwind-tables -fno-unwind-tables -fomit-frame-pointer -fno-tree-loop-distribute-patterns"
+    " -s -fno-ident -Wl,--build-id=none -Wl,-z,noseparate-code -Wl,-z,noexecstack -Wl,-z,norelro"
+).split()
+INIT_MACHINES = {"x86_64", "aarch64"}
+
+
+def switch(name: str) -> bool:
+    return os.environ.get(f"NSUTIL_{name}", "") not in ("", "0")
+
+
+def sanitizers() -> list[str]:
+    names = [name for name in os.environ.get("NSUTIL_SANITIZE", "").split(",") if name]
+    if unknown := set(names) - SANITIZERS:
+        sys.exit(f"NSUTIL_SANITIZE: {', '.join(sorted(unknown))} is none of {', '.join(sorted(SANITIZERS))}")
+    return names
+
+
+def flags() -> tuple[list[str], list[str]]:
+    """What the switches add: options of the compiler and of the linker."""
+    compiling, linking = ["-std=gnu11", "-D_GNU_SOURCE", "-fvisibility=hidden", "-Wall", "-Wextra"], []
+    if names := sanitizers():
+        option = f"-fsanitize={','.join(names)}"
+        compiling += [option, "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined", "-g", "-O1"]
+        linking += [option]
+    if switch("COVERAGE"):
+        compiling += ["--coverage", "-O0", "-g", "-DNS_COVERAGE"]
+        linking += ["--coverage"]
+    if switch("DEBUG"):
+        compiling += ["-O0", "-g3", "-UNDEBUG"]
+    return compiling, linking
+
+
+def abi3() -> bool:
+    if not switch("ABI3"):
+        return False
+    # Newer headers do not refuse what 3.11 lacks, and refer to None differently: only the floor's own are right.
+    if sys.version_info[:2] != (3, 11):
+        sys.exit(f"NSUTIL_ABI3 needs Python 3.11 to build, this is {sys.version.split()[0]}")
+    return True
+
+
+def write_if_changed(path: Path, text: str) -> None:
+    """So that the time stamp says when the content changed, and nothing is rebuilt for nothing."""
+    if not path.exists() or path.read_text() != text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+class BuildExt(build_ext):
+    """Compiles src/init.c first and embeds the program in the extension."""
+
+    def build_extension(self, ext: Extension) -> None:
+        temp = Path(self.build_temp)
+        generated, used = temp / "init_elf.c", temp / "switches"
+        write_if_changed(generated, self.init_source(temp / "init"))
+        write_if_changed(used, repr((flags(), ext.define_macros, os.environ.get("CC"), os.environ.get("CFLAGS"))))
+        ext.sources = [*SOURCES, str(generated)]
+        ext.depends = [*ext.depends, str(used)]
+        super().build_extension(ext)
+
+    def init_source(self, program: Path) -> str:
+        """C that holds PID 1 as bytes; none for a machine that src/init.c does not know."""
+        compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+        machine = subprocess.check_output([*compiler, "-dumpmachine"], text=True).split("-")[0]
+        data = b""
+        if INIT.exists() and machine in INIT_MACHINES:
+            program.parent.mkdir(parents=True, exist_ok=True)
+            control = ["-fcf-protection=none"] if machine == "x86_64" else []
+            subprocess.check_call([*compiler, *INIT_FLAGS, *control, "-o", str(program), str(INIT)])
+            data = program.read_bytes()
+        rows = [", ".join(map(str, data[i : i + 20])) for i in range(0, len(data), 20)]
+        body = ",\n    ".join(rows) or "0"
+        return (
+            "/* Generated by setup.py from src/init.c. */\n"
+            '#include "init_elf.h"\n\n'
+            f"const unsigned char init_elf[] = {{\n    {body}\n}};\n\n"
+            f"const unsigned int init_elf_size = {len(data)};\n"
+        )
+
+
+compiling, linking = flags()
+limited = abi3()
 setup(
     ext_modules=[
         Extension(
             "nsutil._ns",
-            [f"src/{name}" for name in SOURCES],
-            extra_compile_args=["-std=gnu11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-fvisibility=hidden"],
+            SOURCES,
+            include_dirs=["src"],
+            # A changed header, or a changed PID 1, rebuilds the extension.
+            depends=["setup.py", *map(str, sorted(Path("src").glob("*.h"))), *([str(INIT)] if INIT.exists() else [])],
+            define_macros=[("Py_LIMITED_API", "0x030b0000")] if limited else [],
+            py_limited_api=limited,
+            extra_compile_args=compiling,
+            extra_link_args=linking,
         )
-    ]
+    ],
+    cmdclass={"build_ext": BuildExt},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if limited else {},
 )

@@ -1,0 +1,149 @@
+# `make help` lists the targets.  Each does the set-up that it needs: system
+# packages by .ci/setup, everything else in $(VENV), marked by stamp files
+# there, so that a second run is quick.
+#
+#   make test PYTHON=python3.13 VENV=.venv313   another interpreter
+#   make test ARGS="tests/test_x.py -k name"    some of the tests
+
+VENV ?= .venv
+PYTHON ?=
+ARGS ?=
+JOBS ?= 2
+
+SHELL := /bin/sh
+export PATH := $(PATH):/usr/sbin:/sbin
+export PYTHON
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+BIN := $(VENV)/bin
+# pip says nothing unless it fails.
+PIP := sh .ci/quiet $(BIN)/python -m pip --no-input
+C_FILES := $(wildcard src/*.c src/*.h)
+PYTEST := $(BIN)/pytest -n $(JOBS) --dist worksteal
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+##@ For everyone
+
+demo: $(VENV)/.built ## Show namespaces at work, outside against inside
+	@$(BIN)/python $(if $(wildcard nsutil/__main__.py),-m nsutil demo,examples/demo.py)
+
+test: $(VENV)/.built $(VENV)/.test ## Run the tests (ARGS: options of pytest)
+	@$(PYTEST) $(ARGS)
+
+help: ## This list
+	@awk -F ':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } \
+	    /^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+##@ While changing something
+
+build: $(VENV)/.built ## Compile the extension in place
+
+format: $(VENV)/.lint ## Bring Python and C into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(C_FILES)
+
+lint: lint-python lint-c ## Style, types, stubs, warnings, spelling
+
+lint-python: $(VENV)/.built $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(if $(wildcard nsutil/_ns.pyi),$(BIN)/python -m mypy.stubtest nsutil._ns)
+	$(BIN)/codespell
+	$(BIN)/validate-pyproject pyproject.toml
+
+# -fanalyzer needs to see no more than one file at a time.
+WARNINGS := -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wcast-qual -fanalyzer -Werror
+
+lint-c: $(VENV)/.built $(VENV)/.lint
+	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
+	@include=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))'); \
+	for file in $(filter %.c,$(C_FILES)); do \
+	    echo "gcc $$file"; \
+	    gcc -std=gnu11 -D_GNU_SOURCE -O2 $(WARNINGS) -isystem "$$include" -c -o /dev/null $$file || exit; \
+	done
+
+docs: $(VENV)/.built $(VENV)/.docs ## Build the documentation, its examples executed
+	$(if $(wildcard docs/conf.py),$(BIN)/sphinx-build -W -n -q -b html docs docs/_build/html,$(call todo,docs/conf.py))
+
+bench: $(VENV)/.built $(VENV)/.bench ## Speed against C floors and peers
+	$(if $(wildcard benchmarks/__main__.py),$(BIN)/python benchmarks $(ARGS),$(call todo,benchmarks/__main__.py))
+
+##@ In depth
+
+# A build of its own below build/NAME, which PYTHONPATH puts before the one in place.
+build_apart = $(BIN)/python setup.py -q build --build-base build/$(1) --build-lib build/$(1)/lib
+
+sanitize: $(VENV)/.built $(VENV)/.test ## The tests under ASan and UBSan
+	NSUTIL_SANITIZE=address,undefined $(call build_apart,asan)
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$(CURDIR)/build/asan/lib $(PYTEST) $(ARGS)
+
+coverage: $(VENV)/.built $(VENV)/.test ## Lines of Python and C that the tests run, children counted
+	NSUTIL_COVERAGE=1 $(call build_apart,coverage)
+	mkdir -p build/coverage/data && chmod 1777 build/coverage/data && rm -f build/coverage/data/.cov*
+	COVERAGE_FILE=$(CURDIR)/build/coverage/data/.coverage PYTHONPATH=$(CURDIR)/build/coverage/lib \
+	    $(BIN)/coverage run -m pytest $(ARGS)
+	cd build/coverage/data && ../../../$(BIN)/coverage combine -q --rcfile ../../../pyproject.toml
+	COVERAGE_FILE=build/coverage/data/.coverage $(BIN)/coverage report
+	$(PIP) install gcovr && $(BIN)/gcovr --root . --filter src/ build/coverage
+
+leaks: ## Every public call in a leak test
+	$(call todo,its code)
+
+fuzz: ## Hours of hostile input
+	$(call todo,its code)
+
+faults: ## Each system call of each operation made to fail
+	$(call todo,its code)
+
+soak: ## All operations from 8 threads for an hour
+	$(call todo,its code)
+
+##@ Release
+
+wheel: $(VENV)/.pip ## Build sdist and wheel into dist/
+	$(PIP) install build
+	rm -rf dist
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md) $(BIN)/python -m build --outdir dist .
+	@ls -l dist
+
+clean: ## Remove everything that was built, $(VENV) too
+	rm -rf build dist *.egg-info nsutil/*.so docs/_build .venv $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Set-up
+
+todo = @echo "make $@: not written yet ($(1) is missing)"; exit 1
+
+$(VENV)/.made:
+	@echo "setting up $(VENV)"
+	@python=$$(sh .ci/setup build) && "$$python" -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.pip: $(VENV)/.made
+	@$(PIP) install 'pip>=25.1' 'setuptools>=77'
+	@touch $@
+
+# Installed once (editable), compiled again by setup.py alone when C changes.
+$(VENV)/.built: $(VENV)/.pip pyproject.toml setup.py $(C_FILES)
+	@if [ -e $@ ] && [ $@ -nt pyproject.toml ]; then \
+	    $(BIN)/python setup.py -q build_ext --inplace; \
+	else \
+	    echo "building nsutil"; $(PIP) install --no-build-isolation --no-deps --editable .; \
+	fi
+	@touch $@
+
+$(VENV)/.test: .ci/setup $(VENV)/.pip pyproject.toml
+	@sh .ci/setup test >/dev/null
+	@echo "installing what the tests need"; $(PIP) install --group test
+	@touch $@
+
+$(VENV)/.lint $(VENV)/.docs $(VENV)/.bench: $(VENV)/.%: $(VENV)/.pip pyproject.toml
+	@echo "installing the group $*"; $(PIP) install --group $*
+	@touch $@
+
+.PHONY: demo test help build format lint lint-python lint-c docs bench sanitize coverage leaks fuzz faults soak wheel clean

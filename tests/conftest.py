@@ -1,0 +1,86 @@
+"""Fixtures of all tests, the lock behind the serial mark, and the rule for skips."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+from collections.abc import Generator, Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+import support
+
+ALLOWED_SKIPS = Path(__file__).parent / "allowed_skips.txt"
+
+
+def pytest_report_header() -> str:
+    uname = os.uname()
+    return f"kernel {uname.release} {uname.machine}, uid {os.getuid()}, {sys.executable}"
+
+
+@pytest.fixture
+def leak_check() -> Iterator[None]:
+    """The test leaves no fd, child, thread, mount or namespace, and cwd, root, umask, signals as they were."""
+    with support.no_leaks():
+        yield
+
+
+# Tests on several workers: a serial test waits until the others are done and keeps them waiting.
+# Two files that exist anyway carry the locks. Whoever waits for the room holds the gate, so nobody is overtaken.
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return (yield)
+    alone = item.get_closest_marker("serial") is not None
+    with open(__file__) as gate, open(ALLOWED_SKIPS) as room:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(gate, fcntl.LOCK_UN)
+        try:
+            return (yield)
+        finally:
+            fcntl.flock(room, fcntl.LOCK_UN)
+
+
+# In CI a skip that allowed_skips.txt does not name is a failure: a missing tool must not turn tests off unseen.
+
+
+def _strict_skips() -> bool:
+    return os.environ.get("CI") == "true" or os.environ.get("NSUTIL_STRICT_SKIPS") == "1"
+
+
+def _skip_allowed(nodeid: str, reason: str) -> bool:
+    for line in ALLOWED_SKIPS.read_text().splitlines():
+        if line and not line.startswith("#"):
+            test, _, why = (part.strip().replace("[", "[[]") for part in line.partition("|"))
+            if fnmatchcase(nodeid, test) and fnmatchcase(reason, why):
+                return True
+    return False
+
+
+def _judge(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if report.outcome != "skipped" or hasattr(report, "wasxfail") or not _strict_skips():
+        return
+    text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    reason = text.removeprefix("Skipped: ")
+    if not _skip_allowed(report.nodeid, reason):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, and tests/allowed_skips.txt does not allow it: {report.nodeid} | {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _judge(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _judge(report)
+    return report

@@ -1,0 +1,305 @@
+"""What several test files share: children, ordinary users, and everything that must not leak."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import os
+import pickle
+import pkgutil
+import re
+import select
+import shutil
+import signal
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+T = TypeVar("T")
+
+ROOT = Path(__file__).resolve().parent.parent
+SRC = ROOT / "src"
+
+# The ordinary user of the tests: no name, no sub-ids, no groups need exist for it.
+USER_ID = int(os.environ.get("NSUTIL_TEST_UID", "65534"))
+
+NS_ENTRIES = (
+    "cgroup",
+    "ipc",
+    "mnt",
+    "net",
+    "pid",
+    "pid_for_children",
+    "time",
+    "time_for_children",
+    "user",
+    "uts",
+)
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+_PR_GET_DUMPABLE, _PR_SET_DUMPABLE = 3, 4
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def needs_program(name: str) -> pytest.MarkDecorator:
+    """A mark that skips where a program is not installed."""
+    return pytest.mark.skipif(shutil.which(name) is None, reason=f"needs {name}")
+
+
+# Children
+
+
+class ChildFailed(AssertionError):
+    """A child of in_child ended without a result."""
+
+
+def in_child(func: Callable[..., T], *args: Any, timeout: float = 30.0, **kwargs: Any) -> T:
+    """func's result from a forked child; its exception is raised here, with the child's traceback as a note.
+
+    The child has one thread, in the forking thread's namespaces. Result and exception are pickled.
+    A child that is not done after `timeout` seconds is killed.
+    """
+    reader, writer = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # fork with threads, under xdist
+        pid = os.fork()
+    if pid == 0:
+        _child_main(writer, func, args, kwargs)
+    os.close(writer)
+    deadline = time.monotonic() + timeout
+    try:
+        data = _read_message(reader, deadline)
+    finally:
+        os.close(reader)
+        status = _reap(pid, deadline)
+    if data is None:
+        raise ChildFailed(f"the child sent no result: {_status_text(status)}")
+    kind, value, text = pickle.loads(data)
+    if kind == "error":
+        value.add_note(f"in the child:\n{text}")
+        raise value
+    if kind == "skip":
+        pytest.skip(value)
+    return value  # type: ignore[no-any-return]
+
+
+def _child_main(writer: int, func: Callable[..., object], args: Any, kwargs: Any) -> None:
+    try:
+        message = _outcome(func, args, kwargs)
+        data = len(message).to_bytes(8, "little") + message
+        while data:
+            data = data[os.write(writer, data) :]
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(0)
+
+
+def _outcome(func: Callable[..., object], args: Any, kwargs: Any) -> bytes:
+    try:
+        return pickle.dumps(("ok", func(*args, **kwargs), ""))
+    except pytest.skip.Exception as skip:  # cannot be pickled
+        return pickle.dumps(("skip", str(skip), ""))
+    except BaseException as error:
+        text = traceback.format_exc()
+        try:
+            message = pickle.dumps(("error", error, text))
+            pickle.loads(message)
+        except Exception:
+            message = pickle.dumps(("error", ChildFailed(repr(error)), text))
+        return message
+
+
+def _read_message(reader: int, deadline: float) -> bytes | None:
+    """One length-prefixed message; None at end of file or past the deadline."""
+    data, wanted = bytearray(), 8
+    while len(data) < wanted:
+        ready, _, _ = select.select([reader], [], [], max(0.0, deadline - time.monotonic()))
+        chunk = os.read(reader, 1 << 16) if ready else b""
+        if not chunk:
+            return None
+        data += chunk
+        if len(data) >= 8:
+            wanted = 8 + int.from_bytes(data[:8], "little")
+    return bytes(data[8:])
+
+
+def _reap(pid: int, deadline: float) -> int | None:
+    """The wait status; None where the child had to be killed."""
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return status
+        time.sleep(0.002)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return None
+
+
+def _status_text(status: int | None) -> str:
+    if status is None:
+        return "killed after the timeout"
+    if os.WIFSIGNALED(status):
+        return f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
+    return f"exit status {os.WEXITSTATUS(status)}"
+
+
+# Ordinary users
+
+
+def drop_to_user(uid: int = USER_ID, gid: int | None = None, groups: tuple[int, ...] = ()) -> None:
+    """Become an ordinary user for good: ids, groups and capabilities. Only ever call it in a child.
+
+    Nothing happens where the tests run as an ordinary user already.
+    """
+    if os.geteuid() != 0:
+        return
+    gid = uid if gid is None else gid
+    preload()
+    os.setgroups(groups)
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    # A process that changed its ids does not own its /proc files until it runs a program; a user's processes do.
+    prctl(_PR_SET_DUMPABLE, 1)
+    os.environ.update(HOME="/", USER=f"user{uid}", LOGNAME=f"user{uid}")
+
+
+def as_user(func: Callable[..., T], *args: Any, uid: int = USER_ID, timeout: float = 30.0, **kwargs: Any) -> T:
+    """in_child, as an ordinary user."""
+
+    def dropped() -> T:
+        drop_to_user(uid)
+        return func(*args, **kwargs)
+
+    return in_child(dropped, timeout=timeout)
+
+
+def preload() -> None:
+    """Import what is otherwise imported late: the interpreter may lie where only root can read."""
+    import nsutil
+
+    names = [module.name for module in pkgutil.walk_packages(nsutil.__path__, "nsutil.")]
+    names += ["asyncio", "concurrent.futures.process", "concurrent.futures.thread", "contextvars", "encodings.idna"]
+    names += ["json", "logging", "multiprocessing.reduction", "socket", "subprocess", "tempfile", "threading"]
+    for name in names:
+        if not name.endswith("__main__"):
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
+
+
+# What must not leak
+
+
+def prctl(option: int, value: int = 0) -> int:
+    """prctl(2) with one argument."""
+    result: int = _libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0)
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return result
+
+
+def ns_inodes(task: str = "thread-self") -> dict[str, int | None]:
+    """The inode of all ten entries of /proc/TASK/ns; None where there is none to see."""
+    return {name: _ns_inode(f"/proc/{task}/ns/{name}") for name in NS_ENTRIES}
+
+
+def _ns_inode(path: str) -> int | None:
+    try:
+        found = re.search(r"\[(\d+)\]", os.readlink(path))
+    except OSError:
+        return None
+    return int(found[1]) if found else None
+
+
+def open_fds() -> dict[int, str]:
+    """Each open descriptor of this process and what it is."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the listing's own
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+    return found
+
+
+def children() -> set[int]:
+    """The pids of this process's children, zombies included."""
+    found: set[int] = set()
+    for path in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found.update(map(int, path.read_text().split()))
+    return found
+
+
+def threads() -> set[int]:
+    """The kernel's ids of this process's threads."""
+    return {int(name) for name in os.listdir("/proc/self/task")}
+
+
+def mounts() -> list[str]:
+    """The calling thread's mounts as "ID MOUNTPOINT FSTYPE".
+
+    Those of named namespaces are left out: tests on other workers come and go there.
+    """
+    found = []
+    for line in Path("/proc/thread-self/mountinfo").read_text().splitlines():
+        fields = line.split()
+        if not fields[4].startswith(("/run/netns", "/run/nsutil")):
+            found.append(f"{fields[0]} {fields[4]} {fields[fields.index('-') + 1]}")
+    return found
+
+
+def process_state() -> dict[str, object]:
+    """Everything that an operation must leave as it found it."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return {
+        "namespaces": ns_inodes(),
+        "fds": open_fds(),
+        "children": children(),
+        "threads": threads(),
+        "mounts": mounts(),
+        "cwd": _identity("/proc/thread-self/cwd"),
+        "root": _identity("/proc/thread-self/root"),
+        "umask": umask,
+        "signal mask": {int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])},
+        "handlers": {int(number): signal.getsignal(number) for number in signal.valid_signals()},
+        "dumpable": prctl(_PR_GET_DUMPABLE),
+        "ids": (os.getresuid(), os.getresgid(), os.getgroups()),
+    }
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+@contextlib.contextmanager
+def no_leaks(settle: float = 2.0) -> Iterator[None]:
+    """Fail where the block leaves anything of process_state() changed.
+
+    Threads and children that are ending anyway get `settle` seconds for it.
+    """
+    before = process_state()
+    yield
+    gc.collect()
+    after = process_state()
+    deadline = time.monotonic() + settle
+    while after != before and time.monotonic() < deadline:
+        time.sleep(0.01)
+        after = process_state()
+    changed = {name: (before[name], after[name]) for name in before if before[name] != after[name]}
+    assert not changed, "left changed: " + "; ".join(f"{name}: {old} -> {new}" for name, (old, new) in changed.items())

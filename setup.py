@@ -25,10 +25,10 @@ from setuptools.command.build_ext import build_ext
 SOURCES = [
     "src/_nsmodule.c",
     "src/calls.c",
-    "src/fork.c",
     "src/guard.c",
     "src/ioctls.c",
     "src/plan.c",
+    "src/probe.c",
     "src/process.c",
     "src/scan.c",
     "src/scanmod.c",

@@ -109,6 +109,10 @@
 #endif
 #define NSU_TUNGETDEVNETNS 0x54e3u
 
+/* The mount id of statx(2): 5.8, zero before. */
+#define NSU_STATX_MNT_ID 0x1000u
+#define NSU_STX_MNT_ID 0x90             /* offset in struct statx */
+
 #define NSU_PROC_MAGIC 0x9fa0
 #define NSU_NSFS_MAGIC 0x6e736673
 

@@ -1,0 +1,623 @@
+"""From a failed step and its errno to the cause: the doctor's table.
+
+Each function answers for one cause: a Finding with what was read as evidence,
+or None where nothing that can be read supports it.  RULES says which causes a
+kind of step and an errno can have, the surest first.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+from typing import NamedTuple
+
+from ._probe import Facts, filtered, over
+from ._types import MNT, NAMES, PID, TIME, USER, NSType, each, name_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+
+class Finding(NamedTuple):
+    """Why something does not work here.
+
+    ``cause`` is one of CAUSES, ``evidence`` what was read and where,
+    ``remedy`` what would help, ``step`` the step that failed.
+    """
+
+    cause: str
+    evidence: str
+    remedy: str
+    step: str
+
+    def __str__(self) -> str:
+        return f"{self.cause}: {self.evidence}; {self.remedy}"
+
+
+CAUSES = (
+    "limit", "nesting", "seccomp", "apparmor", "userns-disabled", "chroot", "unmapped-id", "threads", "newuidmap",
+    "subuid", "no-new-privs", "nosuid", "masked-proc", "locked-mount", "capability", "setgroups", "old-kernel",
+)  # fmt: skip
+
+# The first release of each type (namespaces(7)); the others are older.
+_SINCE = {"cgroup": "4.6", "time": "5.6", "user": "3.8"}
+_UNPRIVILEGED_CLONE = "/proc/sys/kernel/unprivileged_userns_clone"
+_RESTRICT = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns"
+# Over these the kernel lets proc be mounted anew: directories that are always empty.
+_HARMLESS_OVER_PROC = frozenset({"/proc/sys/fs/binfmt_misc", "/proc/fs/nfsd"})
+# What mounting a file system in a user namespace takes: to own this type too.
+_OWNER_TYPES = {"proc": "pid", "sysfs": "net", "mqueue": "ipc", "cgroup2": "cgroup", "cgroup": "cgroup"}
+_MAX_INT = 2**31 - 1
+
+# The kind of a step by its label; the first that matches counts.
+_KINDS = (
+    ("helper", re.compile(r"newuidmap|newgidmap|subuid|subgid")),
+    ("map", re.compile(r"uid_map|gid_map|uid map|gid map")),
+    ("setgroups", re.compile(r"setgroups|groups")),
+    ("time", re.compile(r"timens|monotonic|boottime")),
+    ("umount", re.compile(r"^u(n)?mount")),
+    ("mount", re.compile(r"mount|^bind|^pivot|propagation|^open_tree|^fsopen|overlay|read-only|readonly")),
+    ("create", re.compile(r"^(unshare|clone|fork|make|create|new )")),
+    ("join", re.compile(r"^(setns|join|enter)")),
+    ("ids", re.compile(r"^set(res)?[ug]id|^(uid|gid|user)\b")),
+    ("caps", re.compile(r"capset|capabilit|ambient|prctl|keep_caps")),
+)
+
+
+class Case:
+    """One failure: what was attempted, what the kernel said."""
+
+    def __init__(self, err: int, step: str, context: Iterable[str] = (), facts: Facts | None = None) -> None:
+        self.err = err
+        self.step = step
+        self.facts = facts or Facts()
+        self.words = frozenset(context)
+        self.kind = _kind_of(step)
+        self.types = self._types()
+
+    def _types(self) -> NSType:
+        """The types that the step is about: its own, else the attempt's."""
+        named = _types_in(re.findall(r"[a-z]+", self.step)) if self.kind in ("create", "join") else NSType(0)
+        return named or _types_in(self.words)
+
+    @property
+    def with_user(self) -> bool:
+        """A user namespace is made or joined too, so rights come from there."""
+        return bool((self.types | _types_in(self.words)) & USER)
+
+    def found(self, cause: str, evidence: str, remedy: str) -> Finding:
+        return Finding(cause, evidence, remedy, self.step)
+
+
+def _kind_of(step: str) -> str:
+    return next((kind for kind, pattern in _KINDS if pattern.search(step.lower())), "other")
+
+
+def _types_in(words: Iterable[str]) -> NSType:
+    result = NSType(0)
+    for word in words:
+        result |= NAMES.get(word, NSType(0))
+    return result
+
+
+def findings(case: Case) -> Iterator[Finding]:
+    """The causes that the evidence supports, the surest first."""
+    for kinds, numbers, rule in RULES:
+        if (not kinds or case.kind in kinds) and (not numbers or case.err in numbers):
+            found = rule(case)
+            if found:
+                yield found
+
+
+# ---------------------------------------------------------------- filters
+
+_SECCOMP_REMEDY = "allow the call in the container's seccomp profile (Docker: --security-opt seccomp=unconfined)"
+_CALLS = {"create": ("unshare", "clone"), "join": ("setns",), "mount": ("mount",), "umount": ("umount2",)}
+
+
+def seccomp(case: Case) -> Finding | None:
+    if (case.facts.status("Seccomp") or "2") != "2":
+        return None
+    calls = _CALLS.get(case.kind, ())
+    for call in [call for call in calls if call in case.step] or calls:
+        err = filtered(call, int(case.types))
+        if err and err == case.err:
+            return case.found(
+                "seccomp",
+                f"a seccomp filter answers {call} with {errno.errorcode.get(err, err)} (/proc/self/status: Seccomp: 2)",
+                _SECCOMP_REMEDY,
+            )
+    return None
+
+
+def seccomp_likely(case: Case) -> Finding | None:
+    """The last resort: a filter is there, and nothing else explains the refusal."""
+    if case.facts.status("Seccomp") != "2":
+        return None
+    return case.found(
+        "seccomp",
+        "a seccomp filter is active (/proc/self/status: Seccomp: 2) and no other reason shows",
+        _SECCOMP_REMEDY,
+    )
+
+
+def apparmor(case: Case) -> Finding | None:
+    if not case.facts.lacks("CAP_SYS_ADMIN") and not case.facts.confinement():
+        return None
+    if case.with_user and case.facts.number(_RESTRICT):
+        return case.found(
+            "apparmor",
+            f"{_RESTRICT} is 1: user namespaces made by unconfined programs get no capabilities",
+            "set it to 0, or give this program an AppArmor profile with 'userns,'",
+        )
+    label = case.facts.confinement()
+    if label is None:
+        return None
+    return case.found(
+        "apparmor",
+        f"this program is confined by AppArmor: {label}",
+        "allow it in that profile (Docker: --security-opt apparmor=unconfined)",
+    )
+
+
+def userns_disabled(case: Case) -> Finding | None:
+    if not case.types & USER:
+        return None
+    if case.facts.number(_UNPRIVILEGED_CLONE) == 0 and case.facts.lacks("CAP_SYS_ADMIN"):
+        return case.found(
+            "userns-disabled",
+            f"{_UNPRIVILEGED_CLONE} is 0: only root may make user namespaces",
+            "sysctl kernel.unprivileged_userns_clone=1, or run as root",
+        )
+    if case.facts.has_proc and not os.path.lexists("/proc/thread-self/ns/user"):
+        return case.found(
+            "userns-disabled",
+            "/proc/self/ns/user does not exist: this kernel has no user namespaces",
+            "use a kernel with CONFIG_USER_NS",
+        )
+    return None
+
+
+# ---------------------------------------------------------------- limits
+
+
+def limit(case: Case) -> Finding | None:
+    """A namespace limit that is visible from here (namespaces(7))."""
+    read = {name_of(t): case.facts.number(f"/proc/sys/user/max_{name_of(t)}_namespaces") for t in each(case.types)}
+    zero = [name for name, value in read.items() if value == 0]
+    if not zero and (case.types & (USER | PID) and not case.facts.in_initial_user and not _any_set(read)):
+        return None
+    worth = zero or [name for name, value in read.items() if value is not None]
+    if not worth:
+        return None
+    shown = ", ".join(f"/proc/sys/user/max_{name}_namespaces is {read[name]}" for name in worth)
+    where = "" if zero or case.facts.in_initial_user else " here, and an outer user namespace may allow fewer"
+    sysctl = " ".join(f"user.max_{name}_namespaces" for name in worth)
+    return case.found("limit", f"{shown}{where}", f"raise {sysctl} with sysctl, or end namespaces that are not used")
+
+
+def _any_set(read: dict[str, int | None]) -> bool:
+    """Somebody lowered a limit: a new user namespace starts with the largest int."""
+    return any(value is not None and value < _MAX_INT for value in read.values())
+
+
+def nesting(case: Case) -> Finding | None:
+    """The depth itself cannot be read from inside: what is left when no limit shows."""
+    if not case.types & (USER | PID) or case.facts.in_initial_user:
+        return None
+    deep = "user namespaces 33" if case.types & USER else "PID namespaces 32"
+    name = "user" if case.types & USER else "pid"
+    value = case.facts.number(f"/proc/sys/user/max_{name}_namespaces")
+    return case.found(
+        "nesting",
+        f"this is a nested user namespace whose own /proc/sys/user/max_{name}_namespaces is {value}; "
+        f"the kernel nests {deep} deep at most",
+        f"nest less deeply (or raise user.max_{name}_namespaces in the outer namespaces)",
+    )
+
+
+def mount_max(case: Case) -> Finding | None:
+    value = case.facts.number("/proc/sys/fs/mount-max")
+    if value is None:
+        return None
+    return case.found(
+        "limit",
+        f"/proc/sys/fs/mount-max is {value}, and /proc/self/mountinfo has {len(case.facts.mounts)} lines",
+        "raise fs.mount-max with sysctl, or bind with recursive=False",
+    )
+
+
+def processes(case: Case) -> Finding | None:
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    shown = "unlimited" if soft == resource.RLIM_INFINITY else str(soft)
+    return case.found(
+        "limit",
+        f"no more processes are allowed: RLIMIT_NPROC is {shown}, or pids.max of the cgroup is reached",
+        "raise ulimit -u or the cgroup's pids.max",
+    )
+
+
+def files(case: Case) -> Finding | None:
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return case.found("limit", f"RLIMIT_NOFILE is {soft}", "close descriptors or raise ulimit -n")
+
+
+# ---------------------------------------------------------------- the caller's state
+
+
+def threads(case: Case) -> Finding | None:
+    """Who may be moved only alone: USER and MNT by setns, TIME by setns, USER by unshare."""
+    alone = USER if case.kind == "create" else USER | MNT
+    needed = TIME if case.err == errno.EUSERS else alone
+    count = case.facts.threads
+    if not case.types & needed or count < 2:
+        return None
+    return case.found(
+        "threads",
+        f"this process has {count} threads (/proc/self/task), "
+        f"and {case.types & needed} can be changed only by a process with one",
+        "use run(), Popen() or call(), which do it in a child",
+    )
+
+
+def chroot(case: Case) -> Finding | None:
+    if not case.types & USER:
+        return None
+    shown = case.facts.chroot()
+    if shown is None:
+        return None
+    return case.found(
+        "chroot",
+        f"this process is in a chroot ({shown}), where no user namespace can be made",
+        "use pivot_root instead of chroot (root= does), or run outside",
+    )
+
+
+def unmapped_id(case: Case) -> Finding | None:
+    """An own id that the user namespace does not know."""
+    if case.kind == "create" and not case.types & USER:
+        return None
+    for kind, number in (("uid", os.geteuid()), ("gid", os.getegid())):
+        if not case.facts.is_mapped(kind, number):
+            return case.found(
+                "unmapped-id",
+                f"the effective {kind} {number} is not in /proc/self/{kind}_map ({_map_text(case.facts, kind)})",
+                f"map the {kind} of this process, or change to one that is mapped",
+            )
+    return None
+
+
+def unmapped_target(case: Case) -> Finding | None:
+    """setuid and setgid know EINVAL for nothing but an id without a mapping."""
+    kind = "gid" if "gid" in case.step or "group" in case.step else "uid"
+    inside = "the new user namespace" if case.with_user else f"/proc/self/{kind}_map ({_map_text(case.facts, kind)})"
+    return case.found(
+        "unmapped-id", f"the {kind} asked for is not mapped in {inside}", f"add it to {kind}_map or use a mapped one"
+    )
+
+
+def outside_map(case: Case) -> Finding | None:
+    """A map can name only ids that its writer's own namespace has."""
+    kind = "gid" if "gid" in case.step else "uid"
+    lines = case.facts.id_lines(kind)
+    if not lines or lines == [(0, 0, 2**32 - 1)] or case.facts.lacks("CAP_SETUID", "CAP_SETGID"):
+        return None
+    return case.found(
+        "unmapped-id",
+        f"only the ids of /proc/self/{kind}_map ({_map_text(case.facts, kind)}) exist here",
+        "map ids that exist in this user namespace (outside= counts in it)",
+    )
+
+
+def _map_text(facts: Facts, kind: str) -> str:
+    lines = facts.id_lines(kind)
+    return ", ".join(" ".join(map(str, line)) for line in lines) if lines else "empty"
+
+
+def capability(case: Case) -> Finding | None:
+    """Rights that the caller itself needs where no user namespace gives them."""
+    if case.with_user and case.kind in ("create", "mount", "umount", "time", "other"):
+        return None
+    missing = case.facts.lacks(*_NEEDED.get(case.kind, ("CAP_SYS_ADMIN",)))
+    if not missing:
+        return None
+    value = case.facts.status("CapEff") or "unknown"
+    return case.found(
+        "capability",
+        f"{' and '.join(missing)} missing (/proc/self/status: CapEff: {value})",
+        "add USER to the new namespaces, or run as root (Docker: --cap-add SYS_ADMIN)",
+    )
+
+
+_NEEDED = {
+    "join": ("CAP_SYS_ADMIN", "CAP_SYS_CHROOT"),
+    "ids": ("CAP_SETUID", "CAP_SETGID"),
+    "setgroups": ("CAP_SETGID",),
+    "time": ("CAP_SYS_TIME",),
+    "caps": (),
+}
+
+
+def join_owner(case: Case) -> Finding | None:
+    if case.facts.lacks("CAP_SYS_ADMIN", "CAP_SYS_CHROOT"):
+        return None
+    return case.found(
+        "capability",
+        "this process has CAP_SYS_ADMIN in its own user namespace (/proc/self/status: CapEff), "
+        "so the one that owns the target does not give it",
+        "join the target's user namespace as well (add USER to the types)",
+    )
+
+
+# ---------------------------------------------------------------- id maps
+
+
+def map_setgroups(case: Case) -> Finding | None:
+    if "gid" not in case.step:
+        return None
+    if case.facts.id_lines("gid") == []:  # this thread is inside already
+        outside = "the writer is inside (/proc/self/gid_map is empty)"
+    elif case.facts.lacks("CAP_SETGID"):
+        outside = "CAP_SETGID missing (/proc/self/status: CapEff)"
+    else:
+        return None
+    return case.found(
+        "setgroups",
+        f"{outside}, so a gid_map can be written only after 'deny' to setgroups",
+        'leave setgroups unset or "deny"',
+    )
+
+
+def map_rights(case: Case) -> Finding | None:
+    """Without CAP_SETUID in the parent only the own id; for id 0 CAP_SETFCAP too."""
+    cap = "CAP_SETGID" if "gid" in case.step else "CAP_SETUID"
+    missing = case.facts.lacks(cap, "CAP_SETFCAP")
+    if not missing:
+        return None
+    what = "only the own id may be mapped" if cap in missing else "id 0 of the outer namespace may not be mapped"
+    return case.found(
+        "capability",
+        f"{missing[0]} missing (/proc/self/status: CapEff): {what}",
+        'map the own id ("current", "root"), or ranges of /etc/subuid by newuidmap ("auto", "subids")',
+    )
+
+
+def groups_denied(case: Case) -> Finding | None:
+    denied = case.facts.text("/proc/thread-self/setgroups") == "deny"
+    if not denied and not case.with_user:
+        return None
+    inside = "setgroups is denied in a user namespace that wrote its own gid_map"
+    evidence = "/proc/self/setgroups is deny" if denied else inside
+    return case.found("setgroups", evidence, 'leave groups= out, or use maps from newgidmap ("auto", "subids")')
+
+
+# ---------------------------------------------------------------- newuidmap
+
+
+def _helper_of(case: Case) -> tuple[str, str | None]:
+    name = "newgidmap" if "gid" in case.step else "newuidmap"
+    return name, shutil.which(name)
+
+
+def helper_missing(case: Case) -> Finding | None:
+    name, path = _helper_of(case)
+    if path is None:
+        return case.found(
+            "newuidmap",
+            f"{name} is not in PATH ({os.environ.get('PATH', '')})",
+            "install it (Debian: apt install uidmap; Fedora: shadow-utils)",
+        )
+    if os.geteuid() == 0 or _gains_rights(path):
+        return None
+    return case.found(
+        "newuidmap", f"{path} is neither set-user-ID root nor has file capabilities", f"chmod u+s {path} as root"
+    )
+
+
+def _gains_rights(path: str) -> bool:
+    try:
+        status = os.stat(path)
+        if status.st_mode & 0o4000 and status.st_uid == 0:
+            return True
+        return bool(os.getxattr(path, "security.capability"))
+    except OSError:
+        return False
+
+
+def subuid(case: Case) -> Finding | None:
+    """No range of subordinate ids for this user (subuid(5))."""
+    for path in ("/etc/subgid", "/etc/subuid") if "gid" in case.step else ("/etc/subuid", "/etc/subgid"):
+        names = {_user_name(), str(os.getuid())}
+        if not any(line.split(":")[0] in names for line in (case.facts.text(path) or "").splitlines()):
+            return case.found(
+                "subuid",
+                f"{path} has no line for {_user_name()}",
+                f"usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {_user_name()}",
+            )
+    return None
+
+
+def _user_name() -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
+def no_new_privs(case: Case) -> Finding | None:
+    if case.facts.status("NoNewPrivs") != "1" or os.geteuid() == 0:
+        return None
+    return case.found(
+        "no-new-privs",
+        f"/proc/self/status: NoNewPrivs: 1, so {_helper_of(case)[0]} gets no rights when executed",
+        "start without no_new_privs (systemd: NoNewPrivileges=no)",
+    )
+
+
+def nosuid(case: Case) -> Finding | None:
+    name, path = _helper_of(case)
+    mount = case.facts.mount_of(path) if path else None
+    if mount is None or "nosuid" not in mount.options or os.geteuid() == 0:
+        return None
+    return case.found(
+        "nosuid",
+        f"{path} lies on {mount.point}, which is mounted nosuid (/proc/self/mountinfo), so it gets no rights",
+        f"mount {mount.point} without nosuid, or install {name} elsewhere",
+    )
+
+
+# ---------------------------------------------------------------- mounts
+
+
+def proc_missing(case: Case) -> Finding | None:
+    """Not EPERM: something else lies where a file of procfs must be."""
+    if case.facts.has_proc and case.err != errno.EXDEV:
+        return None
+    evidence = "something that is not procfs lies over a file of /proc" if case.facts.has_proc else "no procfs on /proc"
+    return case.found("masked-proc", evidence, "mount proc on /proc before")
+
+
+def masked_proc(case: Case) -> Finding | None:
+    """A new proc in a user namespace takes one that is wholly visible before."""
+    if not re.search(r"\bproc\b", case.step) or not (case.with_user or not case.facts.in_initial_user):
+        return None
+    shown = _what_masks_proc(case.facts)
+    if shown is None:
+        return None
+    return case.found(
+        "masked-proc",
+        f"{shown} (/proc/self/mountinfo), and the kernel allows no new proc where the present one is masked",
+        "bind /proc instead (mount_proc=False), or unmask it (Docker: --security-opt systempaths=unconfined)",
+    )
+
+
+def _what_masks_proc(facts: Facts) -> str | None:
+    procs = [mount for mount in facts.mounts if mount.fstype == "proc" and mount.root == "/" and mount.point == "/proc"]
+    if not procs:
+        return "no procfs is mounted on /proc"
+    if "ro" in procs[-1].options:
+        return "/proc is mounted read-only"
+    above = [m for m in over(facts.mounts, "/proc") if m.point not in _HARMLESS_OVER_PROC]
+    return f"{above[0].fstype} lies over {above[0].point}" if above else None
+
+
+def mount_owner(case: Case) -> Finding | None:
+    """proc, sysfs and mqueue ask for the type that they show."""
+    kind = next((t for t in _OWNER_TYPES if re.search(rf"\b{t}\b", case.step)), None)
+    owner = _OWNER_TYPES.get(kind or "")
+    if owner is None or owner in case.words or not case.with_user:
+        return None
+    return case.found(
+        "capability",
+        f"{kind} can be mounted only by the owner of the {owner} namespace, which is not among the new ones",
+        f"add {owner.upper()} to the new namespaces",
+    )
+
+
+def locked_mount(case: Case) -> Finding | None:
+    if not (case.with_user or not case.facts.in_initial_user):
+        return None
+    return case.found(
+        "locked-mount",
+        "mounts inherited from a more privileged mount namespace (/proc/self/mountinfo) are locked: "
+        "they and their flags stay as they are, and what lies below them stays hidden",
+        "bind recursively, keep ro, nosuid, nodev and noexec on a remount, and mount over instead of unmounting",
+    )
+
+
+# ---------------------------------------------------------------- the kernel
+
+
+def type_missing(case: Case) -> Finding | None:
+    absent = [
+        name_of(t)
+        for t in each(case.types)
+        if case.facts.has_proc and not os.path.lexists(f"/proc/thread-self/ns/{name_of(t)}")
+    ]
+    if not absent:
+        return None
+    since = "".join(f", {name} is there since Linux {_SINCE[name]}" for name in absent if name in _SINCE)
+    return case.found(
+        "old-kernel",
+        f"/proc/self/ns/{absent[0]} does not exist on this Linux {os.uname().release}{since}",
+        f"use a kernel with {', '.join(absent)} namespaces, or leave them out",
+    )
+
+
+def call_missing(case: Case) -> Finding | None:
+    return case.found(
+        "old-kernel",
+        f"Linux {os.uname().release} (uname -r) does not know this call, or a seccomp filter hides it",
+        "use a newer kernel or an option that does without",
+    )
+
+
+def filesystem_missing(case: Case) -> Finding | None:
+    return case.found(
+        "old-kernel",
+        f"Linux {os.uname().release} (uname -r) has no such file system (/proc/filesystems)",
+        "load its module or use a kernel that has it",
+    )
+
+
+def overlay_version(case: Case) -> Finding | None:
+    release = tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
+    if "overlay" not in case.step or not case.with_user or release >= (5, 11):
+        return None
+    return case.found(
+        "old-kernel",
+        f"Linux {os.uname().release} (uname -r) has no overlay mounts in user namespaces (5.11 has)",
+        "use a newer kernel, or root without USER",
+    )
+
+
+Rule = tuple[tuple[str, ...], tuple[int, ...], "Callable[[Case], Finding | None]"]
+
+_REFUSED = (errno.EPERM, errno.EACCES)
+
+RULES: tuple[Rule, ...] = (
+    ((), (errno.EMFILE,), files),
+    (("map", "setgroups", "time"), (errno.EXDEV,), proc_missing),
+    (("create", "join", "mount", "umount"), (), seccomp),
+    (("create",), (errno.ENOSPC, errno.EUSERS), limit),
+    (("create",), (errno.ENOSPC, errno.EUSERS), nesting),
+    (("create", "ids"), (errno.EAGAIN,), processes),
+    (("create",), (errno.EINVAL,), userns_disabled),
+    (("create", "join"), (errno.EINVAL, errno.ENOENT), type_missing),
+    (("create", "join"), (errno.EINVAL,), threads),
+    (("join",), (errno.EUSERS,), threads),
+    (("create",), (errno.EPERM,), chroot),
+    (("create",), (errno.EPERM,), unmapped_id),
+    (("create",), _REFUSED, userns_disabled),
+    (("create", "map", "mount"), _REFUSED, apparmor),
+    (("helper",), (), helper_missing),
+    (("helper",), (), subuid),
+    (("helper",), (), no_new_privs),
+    (("helper",), (), nosuid),
+    (("map",), (errno.EPERM,), outside_map),
+    (("map",), (errno.EPERM,), map_setgroups),
+    (("map",), (errno.EPERM,), map_rights),
+    (("setgroups",), (errno.EPERM,), groups_denied),
+    (("ids",), (errno.EINVAL,), unmapped_target),
+    (("mount",), (errno.ENOSPC,), mount_max),
+    (("mount",), (errno.EPERM,), masked_proc),
+    (("mount",), (errno.EPERM,), mount_owner),
+    (("mount",), (errno.EPERM,), overlay_version),
+    (("mount",), (errno.ENODEV,), filesystem_missing),
+    (("create", "join", "mount", "umount", "ids", "setgroups", "time", "caps", "other"), (errno.EPERM,), capability),
+    (("join",), (errno.EPERM,), join_owner),
+    (("mount", "umount"), (errno.EPERM, errno.EINVAL), locked_mount),
+    (("other", "mount"), (errno.EOVERFLOW,), unmapped_id),
+    (("map", "time"), (errno.ENOENT, errno.ENOTDIR), proc_missing),
+    ((), (errno.EPERM,), seccomp_likely),
+    ((), (errno.ENOSYS, errno.ENOTTY), call_missing),
+)

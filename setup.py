@@ -25,6 +25,7 @@ from setuptools.command.build_ext import build_ext
 SOURCES = [
     "src/_nsmodule.c",
     "src/calls.c",
+    "src/fork.c",
     "src/guard.c",
     "src/ioctls.c",
     "src/plan.c",

@@ -25,9 +25,11 @@ from setuptools.command.build_ext import build_ext
 SOURCES = [
     "src/_nsmodule.c",
     "src/calls.c",
+    "src/credsteps.c",
     "src/fork.c",
     "src/guard.c",
     "src/ioctls.c",
+    "src/nsthread.c",
     "src/plan.c",
     "src/probe.c",
     "src/process.c",

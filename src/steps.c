@@ -2,6 +2,7 @@
 #include "steps.h"
 
 #include "compat.h"
+#include "credsteps.h"
 #include "mountsteps.h"
 
 #include <errno.h>
@@ -69,7 +70,7 @@ sc(long number, long a, long b, long c, long d, long e, long f)
 /* write_proc(path, data, length): write to a file of procfs, in one write.
  * -EXDEV when something else lies over it: a map or an offset swallowed by
  * an over-mounted file would leave the child with rights nobody meant. */
-static long
+long
 step_write_proc(struct run *run, const long *arg)
 {
     (void)run;
@@ -146,39 +147,19 @@ step_join(struct run *run, const long *arg)
 }
 
 
-/* verify_ns(dir, name, fd): -ESTALE unless the entry of that name in dir, a
- * descriptor of our own /proc/PID/task/TID/ns taken before any mount changed,
- * is the namespace of fd: a join that went elsewhere must not go unseen. */
+/* verify_ns(dir, name, inode): -ESTALE unless that entry of dir, our own
+ * /proc/PID/task/TID/ns taken before any mount changed, is the namespace of
+ * that inode: a join that went elsewhere must not go unseen. */
 static long
 step_verify_ns(struct run *run, const long *arg)
 {
     (void)run;
-    struct stat expected, found;
-    long result = sc(SYS_fstat, arg[2], (long)&expected, 0, 0, 0, 0);
+    struct statx found;
+    long result = sc(SYS_statx, arg[0], arg[1], 0, STATX_INO, (long)&found,
+                     0);
     if (result < 0)
         return result;
-#ifdef SYS_newfstatat
-    result = sc(SYS_newfstatat, arg[0], arg[1], (long)&found, 0, 0, 0);
-#else
-    result = sc(SYS_fstatat, arg[0], arg[1], (long)&found, 0, 0, 0);
-#endif
-    if (result < 0)
-        return result;
-    return expected.st_dev == found.st_dev && expected.st_ino == found.st_ino
-               ? 0
-               : -ESTALE;
-}
-
-
-/* drop_groups(): no supplementary groups, where that is allowed: a user
- * namespace whose setgroups is "deny" refuses, and has none to give away. */
-static long
-step_drop_groups(struct run *run, const long *arg)
-{
-    (void)run;
-    (void)arg;
-    long result = sc(SYS_setgroups, 0, 0, 0, 0, 0, 0);
-    return result == -EPERM ? 0 : result;
+    return found.stx_ino == (uint64_t)arg[2] ? 0 : -ESTALE;
 }
 
 
@@ -261,12 +242,12 @@ static const struct op ops[] = {
     CALL(unshare, 1),
     CALL(write, 3),
     COMPOSITE(check_cwd, 0),
-    COMPOSITE(drop_groups, 0),
     COMPOSITE(ifup, 1),
     COMPOSITE(join, 2),
     COMPOSITE(verify_ns, 3),
     COMPOSITE(write_all, 3),
     COMPOSITE(write_proc, 3),
+    CREDENTIAL_OPS
     MOUNT_OPS
     OPS_OF_SPAWN
 };

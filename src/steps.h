@@ -63,4 +63,7 @@ const struct op *find_op(const char *name);
  * touches no errno. */
 long sc(long number, long a, long b, long c, long d, long e, long f);
 
+/* write_proc(path, data, length), also for composites of other files. */
+long step_write_proc(struct run *run, const long *arg);
+
 #endif

@@ -1,0 +1,107 @@
+"""From a recipe to typed steps for the C executor.
+
+A plan is made of ``(op, args, out, tolerate)`` tuples; src/steps.c has the
+table of ops.  Every step has a label and an object, so that a failure can say
+what was being done, and to what.
+"""
+
+from __future__ import annotations
+
+from . import _ns
+from ._errors import step_error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Protocol, TypeAlias
+
+    class HasFileno(Protocol):
+        def fileno(self) -> int: ...
+
+    Slot: TypeAlias = tuple[int]
+    Argument: TypeAlias = int | bytes | None | Slot | tuple[bytes, ...] | list[int]
+
+
+class Slots:
+    """The values that steps of one run share: presets and results."""
+
+    def __init__(self) -> None:
+        self.presets: list[int | HasFileno] = []
+
+    def new(self) -> Slot:
+        """A slot that a step will fill."""
+        return self.preset(-1)
+
+    def preset(self, value: int | HasFileno) -> Slot:
+        """A slot that holds a descriptor before the first step."""
+        if len(self.presets) == _ns.RUN_SLOTS:
+            raise ValueError(f"this recipe needs more than {_ns.RUN_SLOTS} descriptors at once")
+        self.presets.append(value)
+        return (len(self.presets) - 1,)
+
+
+class Steps:
+    """A compiled plan with the labels that its failures are reported under."""
+
+    __slots__ = ("labels", "plan", "slots")
+
+    def __init__(self, plan: _ns.Plan, labels: list[tuple[str, str | None]], slots: Slots) -> None:
+        self.plan = plan
+        self.labels = labels
+        self.slots = slots
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def error(self, step: int, errno: int) -> OSError:
+        """The OSError for the step of that index."""
+        label, filename = self.labels[step]
+        return step_error(errno, label, filename)
+
+    def run(self) -> None:
+        """Run on the calling thread; OSError names the step that failed."""
+        failure = _ns.run_plan(self.plan, self.slots.presets)
+        if failure is not None:
+            raise self.error(*failure)
+
+
+class PlanBuilder:
+    """Collects steps; ``build()`` hands them to C."""
+
+    def __init__(self, slots: Slots | None = None) -> None:
+        self.slots = slots or Slots()
+        self._steps: list[tuple[str, tuple[Argument, ...], int, int]] = []
+        self._labels: list[tuple[str, str | None]] = []
+
+    def add(
+        self,
+        op: str,
+        *args: Argument,
+        label: str,
+        filename: str | None = None,
+        out: Slot | None = None,
+        ok: int = 0,
+    ) -> None:
+        """Append a step; ``ok`` is an errno that counts as success, -1 any."""
+        self._steps.append((op, args, out[0] if out else -1, ok))
+        self._labels.append((label, filename))
+
+    def slot(self) -> Slot:
+        """A new slot for ``out=`` and for arguments of later steps."""
+        return self.slots.new()
+
+    def keep(self, value: int | HasFileno) -> Slot:
+        """A slot that holds the descriptor of ``value`` from the start."""
+        return self.slots.preset(value)
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def build(self) -> Steps:
+        """The finished plan; the builder may be used on."""
+        return Steps(_ns.Plan(self._steps), list(self._labels), self.slots)
+
+
+def pairs(items: Sequence[tuple[Slot, int]]) -> list[int]:
+    """The argument of the ``join`` step: slot and flags of each target."""
+    return [number for slot, flags in items for number in (slot[0], flags)]

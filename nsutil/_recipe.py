@@ -1,0 +1,354 @@
+"""The recipe: which namespaces, and what is set up in them.
+
+A recipe is checked when it is made and never changes; it can be entered any
+number of times, by any number of threads, and travels by pickle.
+"""
+
+from __future__ import annotations
+
+from . import _ns
+from ._types import MNT, NET, PID, TIME, USER, UTS, NSType, each, name_of, parse_types
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from concurrent.futures import Executor, Future
+    from os import PathLike
+    from typing import Any, Literal, ParamSpec, TypeVar
+
+    from ._file import NamespaceSet
+    from ._idmap import IdMap
+    from ._mounts import Mount
+    from ._plan import Steps
+    from ._process import Popen
+    from ._target import Join
+    from ._types import Types
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
+    MapSpec = str | IdMap | Sequence[IdMap]
+
+# The defaults, in the order of the signature.
+DEFAULTS: dict[str, Any] = {
+    "uid_map": None,
+    "gid_map": None,
+    "setgroups": None,
+    "uid": None,
+    "gid": None,
+    "groups": None,
+    "keep_caps": False,
+    "ambient": (),
+    "no_new_privs": False,
+    "hostname": None,
+    "domainname": None,
+    "loopback": True,
+    "monotonic": None,
+    "boottime": None,
+    "propagation": "private",
+    "mounts": (),
+    "mount_proc": None,
+    "root": None,
+    "cwd": None,
+    "cgroup": None,
+    "rlimits": None,
+    "umask": None,
+    "init": None,
+    "kill_child": None,
+    "new_session": False,
+    "timeout": None,
+    "strict": False,
+    "allow_main_mnt": False,
+    "env": None,
+    "owner": None,
+    "etc_netns": False,
+}
+RECIPE_OPTIONS = frozenset({"new", "enter", *DEFAULTS})
+
+
+class Namespace(_ns.Block):
+    """Namespaces to make (``new``) and to join (``enter``), with their set-up.
+
+    Options are described in the reference; those that need a type that is not
+    new, and those that contradict each other, are a ValueError here.
+    """
+
+    __slots__ = ("_children", "_joins", "_new", "_options", "_steps")
+
+    _children: dict[bool, Any]
+    _joins: tuple[Join, ...]
+    _new: NSType
+    _options: dict[str, Any]
+    _steps: Steps | None
+
+    def __init__(
+        self,
+        new: Types = 0,
+        *,
+        enter: object = None,
+        uid_map: MapSpec | None = None,
+        gid_map: MapSpec | None = None,
+        setgroups: Literal["allow", "deny"] | None = None,
+        uid: int | str | None = None,
+        gid: int | str | None = None,
+        groups: Sequence[int | str] | None = None,
+        keep_caps: bool = False,
+        ambient: Iterable[int | str] | int | str = (),
+        no_new_privs: bool = False,
+        hostname: str | None = None,
+        domainname: str | None = None,
+        loopback: bool = True,
+        monotonic: float | None = None,
+        boottime: float | None = None,
+        propagation: Literal["private", "slave", "shared", "unchanged"] = "private",
+        mounts: Sequence[Mount] = (),
+        mount_proc: bool | str | PathLike[str] | None = None,
+        root: str | PathLike[str] | int | bool | None = None,
+        cwd: str | PathLike[str] | int | bool | None = None,
+        cgroup: str | PathLike[str] | int | None = None,
+        rlimits: Mapping[int, tuple[int, int]] | None = None,
+        umask: int | None = None,
+        init: bool | None = None,
+        kill_child: bool | int | str | None = None,
+        new_session: bool = False,
+        timeout: float | None = None,
+        strict: bool = False,
+        allow_main_mnt: bool = False,
+        env: Literal["target"] | None = None,
+        owner: tuple[int, int] | None = None,
+        etc_netns: bool = False,
+    ) -> None:
+        given = locals()
+        from ._checks import check_options
+
+        put = object.__setattr__
+        put(self, "_new", parse_types(new))
+        put(self, "_joins", _joins_of(enter))
+        options = {name: given[name] for name, default in DEFAULTS.items() if given[name] is not default}
+        put(self, "_options", check_options(options, self._new, self._joins))
+        put(self, "_steps", None)
+        put(self, "_children", {})
+
+    # ------------------------------------------------------------ the value
+
+    @property
+    def new(self) -> NSType:
+        """The types to make."""
+        return self._new
+
+    @property
+    def enter(self) -> tuple[Join, ...]:
+        """The pinned targets to join."""
+        return self._joins
+
+    @property
+    def joined(self) -> NSType:
+        """The types to join."""
+        return NSType(sum({int(t) for join in self._joins for t in each(join.types)}))
+
+    @property
+    def types(self) -> NSType:
+        """All types in which this recipe differs from its caller."""
+        return self._new | self.joined
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+    else:
+
+        def __getattr__(self, name):
+            if name in DEFAULTS:
+                return self._options.get(name, DEFAULTS[name])
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a recipe cannot be changed; use .replace({name}=...)")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError("a recipe cannot be changed")
+
+    def replace(self, **changes: Any) -> Namespace:
+        """A copy with some options changed."""
+        return Namespace(**{**self._keywords(), **changes})
+
+    def _keywords(self) -> dict[str, Any]:
+        from ._checks import spelled
+
+        options = {name: spelled(name, value) for name, value in self._options.items()}
+        return {"new": self._new, "enter": self._joins or None, **options}
+
+    def __eq__(self, other: object) -> bool:
+        return self._key() == other._key() if isinstance(other, Namespace) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def _key(self) -> tuple[object, ...]:
+        return self._new, self._joins, tuple(sorted(self._options.items(), key=lambda item: item[0]))
+
+    def __reduce__(self) -> tuple[Callable[..., Namespace], tuple[dict[str, Any]]]:
+        return _from_keywords, (self._keywords(),)
+
+    def __repr__(self) -> str:
+        keywords = self._keywords()
+        parts = []
+        if keywords.pop("new"):
+            parts.append("|".join(name_of(t).upper() for t in each(self._new)))
+        if keywords.pop("enter"):
+            shown = [repr(join) for join in self._joins]
+            parts.append(f"enter={shown[0] if len(shown) == 1 else '[' + ', '.join(shown) + ']'}")
+        parts += [f"{name}={value!r}" for name, value in keywords.items()]
+        return f"Namespace({', '.join(parts)})"
+
+    # ------------------------------------------------- with, and decorators
+
+    def _block_steps(self) -> Steps:
+        """What a block runs on its way in."""
+        if self._steps is None:
+            from ._compile import block_steps
+
+            object.__setattr__(self, "_steps", block_steps(self))
+        assert self._steps is not None
+        return self._steps
+
+    def _prepare_block(self) -> tuple[_ns.Plan, int, tuple[object, ...], bool, bool]:
+        """For src/guard.c: plan, types to restore, descriptors, strict, allow_main_mnt."""
+        from ._checks import check_block
+
+        check_block(self)
+        steps = self._block_steps()
+        return steps.plan, int(self.types), tuple(steps.slots.presets), self.strict, self.allow_main_mnt
+
+    def _inside(self, guard: object) -> NamespaceSet:
+        """What ``as`` binds."""
+        from ._file import NamespaceSet
+
+        return NamespaceSet.of_block(guard, self.types)
+
+    def __call__(self, func: Callable[P, R]) -> Callable[P, R]:
+        """Decorate a function: each call of it is a block of this recipe."""
+        import functools
+        import inspect
+
+        if not callable(func):
+            raise TypeError(f"a recipe decorates functions, not {func!r}; to run one now use .call() or .thread()")
+        if inspect.iscoroutinefunction(func) or inspect.isgeneratorfunction(func) or inspect.isasyncgenfunction(func):
+            raise TypeError(f"{func!r} can be suspended inside a block, which would leak it into other code")
+
+        @functools.wraps(func)
+        def in_block(*args: P.args, **kwargs: P.kwargs) -> R:
+            with self:
+                return func(*args, **kwargs)
+
+        return in_block
+
+    # ------------------------------------------------------- other places
+
+    def run(self, args: Any, **options: Any) -> subprocess.CompletedProcess[Any]:
+        """Run a program in these namespaces; options and result as subprocess.run."""
+        from ._process import run_recipe
+
+        return run_recipe(self, args, **options)
+
+    def popen(self, args: Any, **options: Any) -> Popen[Any]:
+        """Start a program in these namespaces; options as subprocess.Popen."""
+        from ._process import spawn_recipe
+
+        return spawn_recipe(self, args, **options)
+
+    def call(self, func: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call a function in a forked child in these namespaces."""
+        from ._call import call_recipe
+
+        return call_recipe(self, func, args, kwargs)
+
+    def thread(self, func: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Call a function on a fresh thread in these namespaces."""
+        from ._thread import thread_recipe
+
+        return thread_recipe(self, func, args, kwargs)
+
+    def executor(self, max_workers: int = 1, kind: Literal["process", "thread"] = "process") -> Executor:
+        """An executor whose workers live in one set of these namespaces."""
+        from ._executor import executor_recipe
+
+        return executor_recipe(self, max_workers, kind)
+
+    def create(self) -> NamespaceSet:
+        """Make the namespaces and hold them by descriptors, with nobody inside."""
+        from ._create import create_recipe
+
+        return create_recipe(self)
+
+
+def _from_keywords(keywords: dict[str, Any]) -> Namespace:
+    return Namespace(**keywords)
+
+
+def _joins_of(target: object) -> tuple[Join, ...]:
+    """What the ``enter`` option stands for: a target, or a recipe of enter()."""
+    if target is None:
+        return ()
+    if isinstance(target, Namespace):
+        if target.new:
+            raise ValueError(f"enter= takes what exists, and {target!r} makes new namespaces")
+        return target.enter
+    from ._target import resolve
+
+    if isinstance(target, (list, tuple)):
+        return tuple(join for item in target for join in _joins_of(item))
+    return tuple(resolve(target))
+
+
+def enter(
+    target: object = None,
+    types: Types | None = None,
+    *,
+    pid: int | None = None,
+    pidfd: int | None = None,
+    path: str | PathLike[str] | None = None,
+    name: str | None = None,
+    fd: int | None = None,
+    **options: Any,
+) -> Namespace:
+    """A recipe that joins existing namespaces.
+
+    Exactly one of ``target`` (NamespaceFile, NamespaceSet, Popen, a reference,
+    a pid, a path, or a list of these), ``pid``, ``pidfd``, ``path``, ``name``
+    (of a named namespace, NET unless ``types`` says else) and ``fd`` is given.
+    ``types=None`` takes every type in which the target differs from the
+    caller.  Other options are those of Namespace.
+
+    Raises ProcessLookupError for a pid that does not exist, PermissionError
+    where the target may not be looked at, ValueError for bad input.
+    """
+    from ._target import Process, join_process, resolve, resolve_fd
+
+    given = {"target": target, "pid": pid, "pidfd": pidfd, "path": path, "name": name, "fd": fd}
+    chosen = [key for key, value in given.items() if value is not None]
+    if len(chosen) != 1:
+        raise ValueError(f"exactly one of {', '.join(given)} is needed, got {', '.join(chosen) or 'none'}")
+    wanted = None if types is None else parse_types(types)
+    if pid is not None:
+        joins = join_process(Process.of_pid(pid), wanted)
+    elif pidfd is not None:
+        joins = join_process(Process.of_pidfd(pidfd), wanted)
+    elif fd is not None:
+        joins = resolve_fd(fd, wanted)
+    elif name is not None:
+        joins = _resolve_name(name, wanted or NET)
+    elif isinstance(target, Namespace):
+        joins = list(_joins_of(target))
+    else:
+        joins = resolve(target if target is not None else path, wanted)
+    return Namespace(enter=joins, **options)
+
+
+def _resolve_name(name: str, types: NSType) -> list[Join]:
+    from . import named
+    from ._target import resolve
+
+    return [join for nstype in each(types) for join in resolve(named.open(name, nstype))]
+
+
+__all__ = ["DEFAULTS", "MNT", "NET", "PID", "RECIPE_OPTIONS", "TIME", "USER", "UTS", "Namespace", "enter"]

@@ -1,0 +1,271 @@
+"""What ``enter`` joins: targets resolved and pinned, so that they stay the same.
+
+A process is pinned by its pidfd, everything else by the descriptor of its
+namespace file; a pid that is used again by a stranger is an error.
+"""
+
+from __future__ import annotations
+
+import os
+from operator import index
+
+from . import _ns
+from ._types import NAMES, NSType, USER, each, name_of, parse_types
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ._file import NamespaceFile, NamespaceReference
+    from ._types import Types
+
+NO_NEW_CALLS = "NSUTIL_NO_NEW_CALLS" in os.environ
+
+
+class Process:
+    """A process held by its pidfd: it can end, but never turn into another."""
+
+    __slots__ = ("pid", "pidfd")
+
+    def __init__(self, pid: int, pidfd: int) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+
+    @classmethod
+    def of_pid(cls, pid: int) -> Process:
+        """Pin a pid; ProcessLookupError when there is no such process."""
+        if isinstance(pid, bool) or pid <= 0 or pid > 2**31 - 1:
+            raise ValueError(f"a pid must be between 1 and {2**31 - 1}, not {pid!r}")
+        try:
+            return cls(pid, os.pidfd_open(pid))
+        except OSError as e:
+            raise type(e)(e.errno, os.strerror(e.errno or 0), f"process {pid}") from None
+
+    @classmethod
+    def of_pidfd(cls, pidfd: int) -> Process:
+        """A process by a pidfd of somebody else; a duplicate is kept."""
+        return cls(_pid_of(pidfd), os.dup(pidfd))
+
+    def fileno(self) -> int:
+        """The pidfd."""
+        return self.pidfd
+
+    def __str__(self) -> str:
+        return f"process {self.pid}"
+
+    def __del__(self) -> None:
+        os.close(self.pidfd)
+
+    def open(self, nstype: NSType) -> NamespaceFile:
+        """The namespace file of that type."""
+        from ._file import open as open_namespace
+
+        return open_namespace(self, nstype)
+
+    def path(self, name: str) -> str:
+        """/proc/PID/name; only valid while ``check_alive()`` holds afterwards."""
+        return f"/proc/{self.pid}/{name}"
+
+    def read(self, name: str) -> bytes:
+        """The content of /proc/PID/name, of this process and no other."""
+        with open(self.path(name), "rb") as file:
+            data = file.read()
+        self.check_alive()
+        return data
+
+    def open_path(self, name: str) -> int:
+        """An O_PATH descriptor of /proc/PID/name, of this process and no other."""
+        fd = os.open(self.path(name), os.O_PATH | os.O_CLOEXEC)
+        try:
+            self.check_alive()
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def check_alive(self) -> None:
+        """ProcessLookupError once the process is gone (its pid may be another's)."""
+        import signal
+
+        signal.pidfd_send_signal(self.pidfd, 0)
+
+
+def _pid_of(pidfd: int) -> int:
+    """The pid behind a pidfd, from its fdinfo; ValueError when it is none."""
+    with open(f"/proc/thread-self/fdinfo/{pidfd}") as file:
+        for line in file:
+            if line.startswith("Pid:"):
+                pid = int(line.split()[1])
+                if pid <= 0:
+                    raise ProcessLookupError(3, "the process has ended", f"pidfd {pidfd}")
+                return pid
+    raise ValueError(f"descriptor {pidfd} is no pidfd")
+
+
+class Join:
+    """Types to join and the descriptor to join them by."""
+
+    __slots__ = ("handle", "identity", "types")
+
+    def __init__(self, handle: Process | NamespaceFile, types: NSType, identity: tuple[tuple[int, int, int], ...]) -> None:
+        self.handle = handle
+        self.types = types
+        self.identity = identity
+
+    def fileno(self) -> int:
+        """For setns(2); ValueError when the handle was closed."""
+        return self.handle.fileno()
+
+    @property
+    def process(self) -> Process | None:
+        """The process, when the target is one."""
+        return self.handle if isinstance(self.handle, Process) else None
+
+    @property
+    def label(self) -> str:
+        """For the error of a failed join."""
+        return f"join {self.types} of {self.handle}" if self.process else f"join {self.handle}"
+
+    def files(self) -> Iterator[NamespaceFile]:
+        """A namespace file for each type."""
+        if isinstance(self.handle, Process):
+            for nstype in each(self.types):
+                yield self.handle.open(NSType(nstype))
+        else:
+            yield self.handle
+
+    def __eq__(self, other: object) -> bool:
+        return self.identity == other.identity if isinstance(other, Join) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.identity)
+
+    def __repr__(self) -> str:
+        if isinstance(self.handle, Process):
+            return f"{self.handle.pid}"
+        return repr(self.handle)
+
+    def __reduce__(self) -> tuple[Callable[..., Join], tuple[object, ...]]:
+        references = tuple(file.reference() for file in self.files())
+        return _joins_from_references, (references, self.types)
+
+
+def _joins_from_references(references: tuple[NamespaceReference, ...], types: NSType) -> Join:
+    """Unpickle: one namespace set stands for what was a process."""
+    from ._file import NamespaceSet
+
+    files = [reference.open() for reference in references]
+    if len(files) == 1:
+        return _join_file(files[0])
+    return Join(NamespaceSet({f.type: f for f in files}), types, tuple(_identity(f) for f in files))  # type: ignore[arg-type]
+
+
+def _identity(file: NamespaceFile) -> tuple[int, int, int]:
+    return int(file.type), file.device, file.inode
+
+
+def _join_file(file: NamespaceFile) -> Join:
+    file.fileno()  # ValueError now when it is closed
+    return Join(file, NSType(file.type), (_identity(file),))
+
+
+def _own_identity(nstype: NSType) -> tuple[int, int, int]:
+    from ._file import current
+
+    with current(nstype) as file:
+        return _identity(file)
+
+
+def join_process(process: Process, types: NSType | None) -> list[Join]:
+    """The joins for a process; ``types=None`` means all that differ from ours."""
+    chosen: list[tuple[NSType, tuple[int, int, int]]] = []
+    for nstype in NAMES.values() if types is None else each(types):
+        with process.open(nstype) as file:
+            identity = _identity(file)
+        same = identity == _own_identity(nstype)
+        if same and types is not None and nstype == USER:
+            raise ValueError(f"{process} is in this process's own user namespace, which cannot be joined again")
+        if types is not None or not same:
+            chosen.append((nstype, identity))
+    if NO_NEW_CALLS:
+        return [_join_file(process.open(nstype)) for nstype, _ in chosen]
+    every = NSType(sum(nstype for nstype, _ in chosen))
+    return [Join(process, every, tuple(identity for _, identity in chosen))] if chosen else []
+
+
+def resolve(target: object, types: Types | None = None) -> list[Join]:
+    """The joins for any target that ``enter`` takes."""
+    from ._file import NamespaceFile, NamespaceReference, NamespaceSet
+
+    wanted = None if types is None else parse_types(types)
+    if isinstance(target, NamespaceReference):
+        target = target.open()
+    if isinstance(target, NamespaceFile):
+        return [_checked(target, wanted)]
+    if isinstance(target, NamespaceSet):
+        return [_join_file(f) for f in target if wanted is None or f.type & wanted]
+    if isinstance(target, Join):
+        return [target]
+    if isinstance(target, (list, tuple, set, frozenset)):
+        return [join for item in target for join in resolve(item, types)]
+    return _resolve_process_or_file(target, wanted)
+
+
+def _resolve_process_or_file(target: object, wanted: NSType | None) -> list[Join]:
+    if isinstance(target, (str, bytes, os.PathLike)):
+        return [_open_file(target, wanted)]
+    if isinstance(target, int):
+        return join_process(Process.of_pid(target), wanted)
+    if hasattr(target, "pid"):
+        pid = getattr(target, "program_pid", None) or target.pid
+        return join_process(Process.of_pid(index(pid)), wanted)
+    if hasattr(target, "fileno"):
+        return resolve_fd(target.fileno(), wanted)
+    raise TypeError(
+        f"a target must be a pid, a path, a Popen, a namespace file, set or reference, not {target!r}"
+    )
+
+
+def resolve_fd(fd: int, wanted: NSType | None) -> list[Join]:
+    """The joins for a bare descriptor: a namespace file or a pidfd."""
+    try:
+        nstype = NSType(_ns.get_nstype(fd))
+    except OSError as e:
+        if e.errno == 9:
+            raise
+        return join_process(Process.of_pidfd(fd), wanted)
+    from ._file import open as open_namespace
+
+    return [_checked(open_namespace(None, nstype, fd=fd), wanted)]
+
+
+def _open_file(path: str | bytes | os.PathLike[str] | os.PathLike[bytes], wanted: NSType | None) -> Join:
+    """A namespace file by path; its own type is taken when none is asked for."""
+    from ._file import open as open_namespace
+
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        nstype = _type_of(fd, path)
+    finally:
+        os.close(fd)
+    return _checked(open_namespace(os.fsdecode(path), nstype), wanted)
+
+
+def _type_of(fd: int, path: object) -> NSType:
+    from ._errors import NotANamespace
+
+    try:
+        return NSType(_ns.get_nstype(fd))
+    except OSError:
+        raise NotANamespace(f"{path!r} is not a namespace file") from None
+
+
+def _checked(file: NamespaceFile, wanted: NSType | None) -> Join:
+    from ._errors import WrongNamespaceType
+
+    join = _join_file(file)
+    if wanted is not None and not file.type & wanted:
+        raise WrongNamespaceType(f"{file!r} is a {name_of(file.type)} namespace, asked for {wanted}")
+    if file.type == USER and join.identity[0] == _own_identity(USER):
+        raise ValueError(f"{file!r} is this process's own user namespace, which cannot be joined again")
+    return join

@@ -1,0 +1,391 @@
+/* Saving and restoring a thread's namespaces; see nsthread.h. */
+#include "nsthread.h"
+
+#include "compat.h"
+#include "steps.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+const struct kind kinds[KINDS] = {
+    {"cgroup", CLONE_NEWCGROUP, NSU_PIDFD_GET_CGROUP},
+    {"ipc", CLONE_NEWIPC, NSU_PIDFD_GET_IPC},
+    {"net", CLONE_NEWNET, NSU_PIDFD_GET_NET},
+    {"uts", CLONE_NEWUTS, NSU_PIDFD_GET_UTS},
+    {"pid_for_children", CLONE_NEWPID, NSU_PIDFD_GET_PID_FOR_CHILDREN},
+    {"time_for_children", CLONE_NEWTIME, NSU_PIDFD_GET_TIME_FOR_CHILDREN},
+    {"user", CLONE_NEWUSER, NSU_PIDFD_GET_USER},
+    {"mnt", CLONE_NEWNS, NSU_PIDFD_GET_MNT},
+    {"pid", CLONE_NEWPID, NSU_PIDFD_GET_PID},
+    {"time", CLONE_NEWTIME, NSU_PIDFD_GET_TIME},
+};
+
+static _Thread_local struct block *top;
+static _Thread_local int broken;
+static atomic_uint generation;
+static atomic_int pidfd_works;          /* 0 untried, 1 yes, -1 no */
+
+
+static void
+count_fork(void)
+{
+    atomic_fetch_add(&generation, 1);
+}
+
+
+unsigned
+fork_generation(void)
+{
+    return atomic_load(&generation);
+}
+
+
+void
+watch_forks(void)
+{
+    static atomic_flag registered = ATOMIC_FLAG_INIT;
+    if (!atomic_flag_test_and_set(&registered))
+        pthread_atfork(NULL, NULL, count_fork);
+}
+
+
+bool
+newer_calls(void)
+{
+    static atomic_int answer;           /* 0 unknown, 1 yes, -1 no */
+    if (atomic_load(&answer) == 0)
+        atomic_store(&answer, getenv("NSUTIL_NO_NEW_CALLS") ? -1 : 1);
+    return atomic_load(&answer) > 0;
+}
+
+
+pid_t
+thread_id(void)
+{
+    return (pid_t)sc(SYS_gettid, 0, 0, 0, 0, 0, 0);
+}
+
+
+/* A pidfd of the calling thread, or -1 where the kernel has none (< 6.9).
+ * It saves the walk through /proc, most of the cost of a block. */
+static int
+own_pidfd(void)
+{
+    if (atomic_load(&pidfd_works) < 0 || !newer_calls())
+        return -1;
+    long fd = sc(SYS_pidfd_open, thread_id(), PIDFD_THREAD, 0, 0, 0, 0);
+    return fd < 0 ? -1 : (int)fd;
+}
+
+
+/* One namespace of the calling thread through its pidfd, else through
+ * /proc/thread-self (never /proc/self, which is the main thread's). */
+static int
+open_kind(int pidfd, const struct kind *kind)
+{
+    if (pidfd >= 0) {
+        long fd = sc(SYS_ioctl, pidfd, kind->pidfd_get, 0, 0, 0, 0);
+        if (fd >= 0)
+            return (int)fd;
+        if (fd == -ENOTTY)
+            atomic_store(&pidfd_works, -1);
+    }
+    char path[64] = "/proc/thread-self/ns/";
+    strcat(path, kind->name);
+    return (int)sc(SYS_openat, AT_FDCWD, (long)path, O_RDONLY | O_CLOEXEC, 0,
+                   0, 0);
+}
+
+
+static void
+close_fd(int *fd)
+{
+    if (*fd >= 0)
+        sc(SYS_close, *fd, 0, 0, 0, 0, 0);
+    *fd = -1;
+}
+
+
+int
+open_own_ns(const struct kind *kind)
+{
+    int pidfd = own_pidfd();
+    int fd = open_kind(pidfd, kind);
+    close_fd(&pidfd);
+    return fd;
+}
+
+
+/* The inode of a namespace descriptor, 0 where there is none: a pid
+ * namespace without its first process has no file. */
+static uint64_t
+inode_of(int fd)
+{
+    struct stat st;
+    return fd >= 0 && fstat(fd, &st) == 0 ? st.st_ino : 0;
+}
+
+
+/* Open "/" and "." of the calling thread.  0 or -errno. */
+static int
+save_places(struct block *block)
+{
+    const long flags = O_PATH | O_DIRECTORY | O_CLOEXEC;
+    block->root = (int)sc(SYS_openat, AT_FDCWD, (long)"/", flags, 0, 0, 0);
+    if (block->root < 0)
+        return block->root;
+    block->cwd = (int)sc(SYS_openat, AT_FDCWD, (long)".", flags, 0, 0, 0);
+    return block->cwd < 0 ? block->cwd : 0;
+}
+
+
+int
+block_save(struct block *block, int types)
+{
+    int error = 0, pidfd = own_pidfd();
+    for (int i = 0; i < KINDS_SAVED && !error; i++) {
+        if (!(types & kinds[i].flag) || block->fd[i] >= 0)
+            continue;
+        block->fd[i] = open_kind(pidfd, &kinds[i]);
+        if (block->fd[i] < 0)
+            error = block->fd[i];
+        else if (kinds[i].flag == CLONE_NEWNS)
+            error = save_places(block);
+    }
+    close_fd(&pidfd);
+    return error;
+}
+
+
+/* Note what all ten entries are, for the comparison at the end. */
+static void
+note_inodes(uint64_t *inode)
+{
+    int pidfd = own_pidfd();
+    for (int i = 0; i < KINDS; i++) {
+        int fd = open_kind(pidfd, &kinds[i]);
+        inode[i] = inode_of(fd);
+        close_fd(&fd);
+    }
+    close_fd(&pidfd);
+}
+
+
+int
+block_begin(struct block *block, int types, bool strict)
+{
+    memset(block, 0, sizeof *block);
+    for (int i = 0; i < KINDS_SAVED; i++)
+        block->fd[i] = -1;
+    block->root = block->cwd = -1;
+    block->strict = strict;
+    block->thread = thread_id();
+    block->generation = fork_generation();
+    int error = block_save(block, strict ? NS_ALL_TYPES : types);
+    if (error)
+        block_close(block);
+    else if (strict)
+        note_inodes(block->inode);
+    return error;
+}
+
+
+void
+block_close(struct block *block)
+{
+    for (int i = 0; i < KINDS_SAVED; i++)
+        close_fd(&block->fd[i]);
+    close_fd(&block->root);
+    close_fd(&block->cwd);
+}
+
+
+/* Whether "/" is the directory that fd was opened for: device, inode and,
+ * since a bind mount shares both, the mount. */
+static bool
+is_root(int fd)
+{
+    struct statx here, there;
+    const unsigned want = STATX_INO | 0x1000u /* STATX_MNT_ID, 5.8 */;
+    if (statx(AT_FDCWD, "/", 0, want, &here) < 0
+        || statx(fd, "", AT_EMPTY_PATH, want, &there) < 0)
+        return false;
+    return here.stx_ino == there.stx_ino
+           && here.stx_dev_major == there.stx_dev_major
+           && here.stx_dev_minor == there.stx_dev_minor
+           && (here.stx_mask & 0x1000u) != 0
+           && here.stx_mnt_id == there.stx_mnt_id;
+}
+
+
+/* Put root and cwd back, which setns(MNT) moved to the root of the mount
+ * namespace: a caller in a chroot must not come out of it.  0 or errno. */
+static int
+restore_places(const struct block *block)
+{
+    if (!is_root(block->root)
+        && (fchdir(block->root) < 0 || chroot(".") < 0))
+        return errno;
+    return fchdir(block->cwd) < 0 ? errno : 0;
+}
+
+
+/* Move back to one saved namespace.  0 or errno. */
+static int
+restore_kind(const struct block *block, int i)
+{
+    if (setns(block->fd[i], kinds[i].flag) < 0)
+        return errno;
+    return kinds[i].flag == CLONE_NEWNS ? restore_places(block) : 0;
+}
+
+
+/* Whether the thread already is where it was: in strict mode only what
+ * differs is moved, since types that can never be re-entered (USER, TIME)
+ * are watched too. */
+static bool
+is_unchanged(const struct block *block, int i)
+{
+    if (!block->strict)
+        return false;
+    int fd = open_own_ns(&kinds[i]);
+    uint64_t now = inode_of(fd);
+    close_fd(&fd);
+    return now != 0 && now == block->inode[i];
+}
+
+
+/* Strict: the two entries that no call of this thread can move back. */
+static int
+still_wrong(const struct block *block)
+{
+    int wrong = 0;
+    for (int i = KINDS_SAVED; block->strict && i < KINDS; i++)
+        if (!is_unchanged(block, i))
+            wrong |= kinds[i].flag;
+    return wrong;
+}
+
+
+int
+block_restore(struct block *block, int *wrong)
+{
+    int first = 0;
+    *wrong = 0;
+    for (int i = 0; i < KINDS_SAVED; i++) {
+        if (block->fd[i] < 0 || is_unchanged(block, i))
+            continue;
+        int error = restore_kind(block, i);
+        if (error) {
+            *wrong |= kinds[i].flag;
+            first = first ? first : error;
+        }
+    }
+    int rest = still_wrong(block);
+    *wrong |= rest;
+    block_close(block);
+    return first ? first : rest ? EINVAL : 0;
+}
+
+
+struct block *
+block_top(void)
+{
+    return top;
+}
+
+
+void
+block_push(struct block *block)
+{
+    block->outer = top;
+    top = block;
+}
+
+
+/* The oldest block younger than the given one that saved that kind: it
+ * believes that where the given one was is where to go back to. */
+static struct block *
+heir_of(const struct block *block, int kind)
+{
+    struct block *heir = NULL;
+    for (struct block *b = top; b && b != block; b = b->outer)
+        if (b->fd[kind] >= 0)
+            heir = b;
+    return heir;
+}
+
+
+static void
+swap_int(int *a, int *b)
+{
+    int t = *a;
+    *a = *b;
+    *b = t;
+}
+
+
+/* Hand what the block saved to its heirs, which close theirs with it. */
+static void
+bequeath(struct block *block)
+{
+    for (int i = 0; i < KINDS_SAVED; i++) {
+        struct block *heir = block->fd[i] < 0 ? NULL : heir_of(block, i);
+        if (heir == NULL)
+            continue;
+        swap_int(&heir->fd[i], &block->fd[i]);
+        close_fd(&block->fd[i]);
+        if (kinds[i].flag == CLONE_NEWNS) {
+            swap_int(&heir->root, &block->root);
+            swap_int(&heir->cwd, &block->cwd);
+        }
+    }
+}
+
+
+bool
+block_remove(struct block *block)
+{
+    struct block **link = &top;
+    while (*link && *link != block)
+        link = &(*link)->outer;
+    if (*link == NULL)
+        return false;
+    if (*link != top)
+        bequeath(block);
+    *link = block->outer;
+    return true;
+}
+
+
+int
+thread_broken(void)
+{
+    return broken;
+}
+
+
+void
+thread_break(int types)
+{
+    broken |= types;
+}
+
+
+int
+guard_note(int fd, int nstype)
+{
+    struct block *block = top;
+    if (block == NULL || block->generation != fork_generation())
+        return 0;
+    int types = nstype & NS_ALL_TYPES;
+    if (fd >= 0 && types == 0) {
+        long found = sc(SYS_ioctl, fd, NSU_GET_NSTYPE, 0, 0, 0, 0);
+        types = found < 0 ? 0 : (int)found;
+    }
+    return types ? block_save(block, types) : 0;
+}

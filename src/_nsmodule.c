@@ -1,6 +1,7 @@
 /* nsutil._ns: the entry file.  It lists the topic files' tables and holds
  * what they share; the work is elsewhere. */
 #include "module.h"
+#include "steps.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -92,7 +93,7 @@ ns_as_fd(PyObject *object, int *fd)
 static int
 add_constants(PyObject *module)
 {
-    return PyModule_AddIntConstant(module, "RUN_SLOTS", 64);
+    return PyModule_AddIntConstant(module, "RUN_SLOTS", RUN_SLOTS);
 }
 
 
@@ -107,7 +108,8 @@ module_exec(PyObject *module)
         if (PyModule_AddFunctions(module, tables[i]) < 0)
             return -1;
     if (plan_add_types(module, state) < 0
-        || guard_add_types(module, state) < 0)
+        || guard_add_types(module, state) < 0
+        || block_add_types(module, state) < 0)
         return -1;
     return add_constants(module);
 }

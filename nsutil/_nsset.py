@@ -1,0 +1,106 @@
+"""Several namespaces of different types under one name."""
+
+from __future__ import annotations
+
+from ._types import NAMES, NSType, parse_type
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Self
+
+    from ._handle import NamespaceFile
+
+
+class NamespaceSet:
+    """Namespaces by type: ``inside.net``, ``inside[NET]``, ``inside["net"]``, iteration by type name.
+
+    Each is opened when it is first asked for and is valid from then on, until it or the set is
+    closed.  A context manager that closes the set.
+    """
+
+    def __init__(
+        self,
+        files: Mapping[NSType, NamespaceFile | Callable[[], NamespaceFile]],
+        on_close: Callable[[], object] | None = None,
+    ) -> None:
+        """files: what is open already, or opens it.  on_close: called once, when the set is closed or dropped."""
+        self._files = dict(files)
+        self._on_close = on_close
+        self._closed = False
+
+    @property
+    def types(self) -> NSType:
+        """The types in this set."""
+        result = NSType(0)
+        for nstype in self._files:
+            result |= nstype
+        return result
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close()`` was called."""
+        return self._closed
+
+    def __getitem__(self, type: NSType | int | str) -> NamespaceFile:
+        """The namespace of that type; KeyError when there is none, ValueError when the set is closed."""
+        nstype = parse_type(type)
+        if nstype not in self._files:
+            raise KeyError(f"there is no {nstype} namespace here, only {self.types}")
+        if self._closed:
+            raise ValueError("this set of namespaces is closed")
+        file = self._files[nstype]
+        return self._opened(nstype, file) if callable(file) else file
+
+    def _opened(self, nstype: NSType, opener: Callable[[], NamespaceFile]) -> NamespaceFile:
+        file = opener()
+        self._files[nstype] = file
+        return file
+
+    def __getattr__(self, name: str) -> NamespaceFile:
+        nstype = NAMES.get(name)
+        if nstype is None or nstype not in self.__dict__.get("_files", ()):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return self[nstype]
+
+    def __iter__(self) -> Iterator[NamespaceFile]:
+        return (self[nstype] for nstype in NAMES.values() if nstype in self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __contains__(self, item: object) -> bool:
+        """Whether a type, or that very namespace, is in the set."""
+        if isinstance(item, (int, str)):
+            return parse_type(item) in self._files
+        return any(item == file for file in self)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *(name for name, nstype in NAMES.items() if nstype in self._files)]
+
+    def __repr__(self) -> str:
+        return f"<NamespaceSet {self.types}{' closed' if self._closed else ''}>"
+
+    def close(self) -> None:
+        """Close the files; namespaces that nothing else holds end."""
+        self._closed = True
+        for file in self._files.values():
+            if not callable(file):
+                file.close()
+        self._end()
+
+    def _end(self) -> None:
+        on_close, self._on_close = self._on_close, None
+        if on_close is not None:
+            on_close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # The files stay open for those who still have them.
+        if self.__dict__.get("_on_close") is not None:
+            self._end()

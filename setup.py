@@ -24,11 +24,11 @@ from setuptools.command.build_ext import build_ext
 # init_elf.c, PID 1 as bytes, is generated (see BuildExt).
 SOURCES = [
     "src/_nsmodule.c",
-    "src/block.c",
     "src/calls.c",
     "src/credsteps.c",
     "src/fork.c",
     "src/guard.c",
+    "src/handles.c",
     "src/ioctls.c",
     "src/nsthread.c",
     "src/plan.c",
@@ -38,6 +38,7 @@ SOURCES = [
     "src/scanmod.c",
     "src/spawn.c",
     "src/steps.c",
+    "src/visit.c",
 ]
 
 SANITIZERS = {"address", "thread", "undefined"}

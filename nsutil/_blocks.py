@@ -1,7 +1,4 @@
-"""The Python side of ``with recipe:``: what ``as`` binds, and the errors.
-
-The errors are raised by src/block.c and src/guard.c when they need one.
-"""
+"""The errors of ``with recipe:``, called from src/guard.c when one is needed."""
 
 from __future__ import annotations
 
@@ -9,45 +6,13 @@ import errno as _errno
 import os
 
 from ._errors import RestoreError, step_error
-from ._nsset import NamespaceSet
-from ._types import PID, NSType, each, name_of
+from ._types import NSType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from typing import NoReturn
 
-    from . import _ns
-    from ._file import NamespaceFile
     from ._recipe import Namespace
-
-
-class Inside(NamespaceSet):
-    """The namespaces of a block; each is opened when the body first asks for it."""
-
-    def __init__(self, guard: _ns.Guard, types: int) -> None:
-        # As little as possible: this is on the way into every block.
-        self._guard = guard
-        self._types = types
-        self._on_close = None
-        self._closed = False
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "_files":
-            self._files = {NSType(t): self._opener(NSType(t)) for t in each(self._types)}
-            return self._files
-        self._files  # noqa: B018 - makes them
-        return super().__getattr__(name)
-
-    def _opener(self, nstype: NSType) -> Any:
-        def open_now() -> NamespaceFile:
-            from ._file import NamespaceFile
-
-            if not self._guard.active:
-                raise ValueError(f"the block is over, and its {nstype} namespace was not opened inside it")
-            entry = "pid_for_children" if nstype == PID else name_of(nstype)
-            return NamespaceFile(os.open(f"/proc/thread-self/ns/{entry}", os.O_RDONLY | os.O_CLOEXEC))
-
-        return open_now
 
 
 def restore_failed(wrong: int, errno: int) -> NoReturn:

@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ._file import NamespaceFile
+    from ._handle import NamespaceFile
     from ._types import NSType
 
     Process = tuple[int, int]
@@ -81,9 +81,9 @@ class NamespaceReference:
         return [way for known, way in ways if known is not None]
 
     def _by_handle(self) -> NamespaceFile:
-        from . import _file
+        from ._handle import open_handle
 
-        return _file.open_handle(self._handle)
+        return open_handle(self._handle)
 
     def _by_process(self) -> NamespaceFile:
         from . import _file

@@ -1,7 +1,6 @@
 /* nsutil._ns: the entry file.  It lists the topic files' tables and holds
  * what they share; the work is elsewhere. */
 #include "module.h"
-#include "steps.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -93,23 +92,22 @@ ns_as_fd(PyObject *object, int *fd)
 static int
 add_constants(PyObject *module)
 {
-    return PyModule_AddIntConstant(module, "RUN_SLOTS", RUN_SLOTS);
+    return PyModule_AddIntConstant(module, "RUN_SLOTS", 64);
 }
 
 
 static int
 module_exec(PyObject *module)
 {
-    PyMethodDef *tables[] = {call_methods, ioctl_methods, plan_methods,
-                             probe_methods, process_methods,
+    PyMethodDef *tables[] = {call_methods, handle_methods, ioctl_methods,
+                             plan_methods, probe_methods, process_methods,
                              scan_methods};
     struct module_state *state = PyModule_GetState(module);
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
         if (PyModule_AddFunctions(module, tables[i]) < 0)
             return -1;
     if (plan_add_types(module, state) < 0
-        || guard_add_types(module, state) < 0
-        || block_add_types(module, state) < 0)
+        || guard_add_types(module, state) < 0)
         return -1;
     return add_constants(module);
 }

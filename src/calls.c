@@ -3,6 +3,7 @@
 #include "module.h"
 
 #include "compat.h"
+#include "nsthread.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -83,6 +84,25 @@ bind(const struct signature *signature, PyObject *const *args,
 }
 
 
+/* unshare(2), after the innermost with-block of this thread has noted the way
+ * back.  0 or an errno.  No Python in here. */
+static int
+noted_unshare(int flags)
+{
+    int error = -guard_note(-1, flags);
+    return error ? error : unshare(flags) < 0 ? errno : 0;
+}
+
+
+/* setns(2) likewise. */
+static int
+noted_setns(int fd, int nstype)
+{
+    int error = -guard_note(fd, nstype);
+    return error ? error : setns(fd, nstype) < 0 ? errno : 0;
+}
+
+
 PyDoc_STRVAR(unshare_doc,
 "unshare($module, flags)\n--\n\n"
 "Move the calling thread into new namespaces, unshare(2).\n\n"
@@ -97,17 +117,17 @@ call_unshare(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
 {
     static const struct signature signature = {"unshare", {"flags"}, 1, 1};
     PyObject *arg[1];
-    int flags, result;
+    int flags, error;
     (void)module;
     if (bind(&signature, args, nargs, keywords, arg) < 0
         || ns_as_c_int(arg[0], &flags) < 0
         || ns_audit("nsutil.unshare", "(i)", flags) < 0)
         return NULL;
     Py_BEGIN_ALLOW_THREADS
-    result = unshare(flags);
+    error = noted_unshare(flags);
     Py_END_ALLOW_THREADS
-    if (result < 0)
-        return PyErr_SetFromErrno(PyExc_OSError);
+    if (error)
+        return ns_oserror(error, NULL);
     Py_RETURN_NONE;
 }
 
@@ -130,7 +150,7 @@ call_setns(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
     static const struct signature signature = {"setns", {"fd", "nstype"},
                                                1, 2};
     PyObject *arg[2];
-    int fd, nstype = 0, result;
+    int fd, nstype = 0, error;
     (void)module;
     if (bind(&signature, args, nargs, keywords, arg) < 0
         || ns_as_fd(arg[0], &fd) < 0
@@ -138,10 +158,10 @@ call_setns(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
         || ns_audit("nsutil.setns", "(ii)", fd, nstype) < 0)
         return NULL;
     Py_BEGIN_ALLOW_THREADS
-    result = setns(fd, nstype);
+    error = noted_setns(fd, nstype);
     Py_END_ALLOW_THREADS
-    if (result < 0)
-        return ns_oserror_of(errno, arg[0]);
+    if (error)
+        return ns_oserror_of(error, arg[0]);
     Py_RETURN_NONE;
 }
 

@@ -113,6 +113,9 @@
 #define NSU_STATX_MNT_ID 0x1000u
 #define NSU_STX_MNT_ID 0x90             /* offset in struct statx */
 
+#define NSU_FD_NSFS_ROOT (-10003)       /* open_by_handle_at, 6.18 */
+#define NSU_NSFS_HANDLE 0xf1            /* FILEID_NSFS */
+
 #define NSU_PROC_MAGIC 0x9fa0
 #define NSU_NSFS_MAGIC 0x6e736673
 

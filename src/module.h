@@ -15,6 +15,7 @@ struct module_state {
 
 /* One table per topic file, added to the module by _nsmodule.c. */
 extern PyMethodDef call_methods[];      /* calls.c: unshare, setns, clone */
+extern PyMethodDef handle_methods[];    /* handles.c */
 extern PyMethodDef ioctl_methods[];     /* ioctls.c */
 extern PyMethodDef plan_methods[];      /* plan.c */
 extern PyMethodDef probe_methods[];     /* probe.c: for the doctor */
@@ -25,7 +26,6 @@ extern PyMethodDef scan_methods[];      /* scanmod.c */
  * exception set. */
 int plan_add_types(PyObject *module, struct module_state *state);
 int guard_add_types(PyObject *module, struct module_state *state);
-int block_add_types(PyObject *module, struct module_state *state);
 
 /* Raise the OSError of err with a filename (NULL: none).  Returns NULL. */
 PyObject *ns_oserror(int err, const char *filename);

@@ -30,6 +30,7 @@ SOURCES = [
     "src/guard.c",
     "src/handles.c",
     "src/ioctls.c",
+    "src/mountsteps.c",
     "src/nsthread.c",
     "src/plan.c",
     "src/probe.c",
@@ -38,6 +39,7 @@ SOURCES = [
     "src/scanmod.c",
     "src/spawn.c",
     "src/steps.c",
+    "src/targets.c",
     "src/visit.c",
 ]
 

@@ -1,6 +1,7 @@
 /* nsutil._ns: the entry file.  It lists the topic files' tables and holds
  * what they share; the work is elsewhere. */
 #include "module.h"
+#include "steps.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -92,7 +93,7 @@ ns_as_fd(PyObject *object, int *fd)
 static int
 add_constants(PyObject *module)
 {
-    return PyModule_AddIntConstant(module, "RUN_SLOTS", 64);
+    return PyModule_AddIntConstant(module, "RUN_SLOTS", RUN_SLOTS);
 }
 
 

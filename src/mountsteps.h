@@ -1,10 +1,47 @@
 /* Composite steps for mounts; see steps.h for the rules.  MOUNT_OPS is the
- * part of the op table that belongs to them. */
+ * part of the op table that belongs to them.
+ *
+ * All targets are looked up below one root: "/" (mount_root), or a directory
+ * whose mounts were laid over "/" (root_at) and that pivot makes the root
+ * when all mounts are made.  A mount on the root itself takes its place. */
 #ifndef NSUTIL_MOUNTSTEPS_H
 #define NSUTIL_MOUNTSTEPS_H
 
 #include "steps.h"
 
-#define MOUNT_OPS
+enum {                          /* last argument of mount_at */
+    MOUNT_OWN = 1,              /* missing targets may be created on it */
+    MOUNT_ONE_STRING = 2        /* the options can't be split at commas */
+};
+
+enum {                          /* last argument of bind_at */
+    BIND_RECURSIVE = 1,
+    BIND_READONLY = 2
+};
+
+long step_mount_root(struct run *run, const long *arg);
+long step_root_at(struct run *run, const long *arg);
+long step_mount_at(struct run *run, const long *arg);
+long step_bind_at(struct run *run, const long *arg);
+long step_remount_at(struct run *run, const long *arg);
+long step_write_at(struct run *run, const long *arg);
+long step_symlink_at(struct run *run, const long *arg);
+long step_mkdir_at(struct run *run, const long *arg);
+long step_device(struct run *run, const long *arg);
+long step_pivot(struct run *run, const long *arg);
+long step_mounts_done(struct run *run, const long *arg);
+
+#define MOUNT_OPS                                                             \
+    COMPOSITE(mount_root, 0),   /* targets are below "/" */                   \
+    COMPOSITE(root_at, 1),      /* fd of the new root */                      \
+    COMPOSITE(mount_at, 5),     /* path, type, MS_*, options, MOUNT_* */      \
+    COMPOSITE(bind_at, 3),      /* fd of the source, path, BIND_* */          \
+    COMPOSITE(remount_at, 2),   /* path, read-only */                         \
+    COMPOSITE(write_at, 3),     /* path, data, length */                      \
+    COMPOSITE(symlink_at, 2),   /* target, path */                            \
+    COMPOSITE(mkdir_at, 2),     /* path, mode */                              \
+    COMPOSITE(device, 2),       /* path, device number: gives the fd */       \
+    COMPOSITE(pivot, 0),        /* the new root becomes "/" */                \
+    COMPOSITE(mounts_done, 0),  /* close what the steps above keep */
 
 #endif

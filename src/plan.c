@@ -255,6 +255,8 @@ run_preset(struct run *run, PyObject *slots)
     for (int i = 0; i < RUN_SLOTS; i++)
         run->slot[i] = -1;
     run->plan = run->step = run->error = 0;
+    run->mounts.root = -1;
+    run->mounts.replaced = run->mounts.own_count = 0;
     if (slots == NULL || slots == Py_None)
         return 0;
     Py_ssize_t n = PySequence_Size(slots);

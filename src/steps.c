@@ -285,6 +285,23 @@ is_tolerated(const struct step *step, long result)
 }
 
 
+/* After a failure: close what the steps before it opened and kept in slots.
+ * A thread that goes on living must not gather descriptors. */
+static void
+close_opened(const struct plan *plan, struct run *run)
+{
+    for (int i = 0; i < run->step; i++) {
+        const struct step *step = &plan->steps[i];
+        const struct op *op = step->op;
+        bool opens = op->number == SYS_openat || op->number == SYS_socket
+                     || op->function == step_device;
+        if (opens && step->out >= 0 && run->slot[step->out] >= 0)
+            sc(SYS_close, run->slot[step->out], 0, 0, 0, 0, 0);
+    }
+    step_mounts_done(run, NULL);
+}
+
+
 int
 run_steps(const struct plan *plan, struct run *run)
 {
@@ -294,10 +311,13 @@ run_steps(const struct plan *plan, struct run *run)
         if (result < 0 && !is_tolerated(step, result)) {
             run->step = i;
             run->error = (int)-result;
+            close_opened(plan, run);
             return run->error;
         }
         if (step->out >= 0)
             run->slot[step->out] = result < 0 ? -1 : result;
+        if (step->op->number == SYS_close && step->from_slot & 1u)
+            run->slot[step->arg[0]] = -1;
     }
     return 0;
 }

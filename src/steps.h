@@ -12,7 +12,8 @@
 
 enum {
     STEP_ARGS = 6,              /* a system call takes six at most */
-    RUN_SLOTS = 64,             /* values that steps hand to later steps */
+    RUN_SLOTS = 256,            /* values that steps hand to later steps */
+    RUN_OWN_MOUNTS = 64,        /* file systems that one run may mount */
     TOLERATE_ANY = -1
 };
 
@@ -44,12 +45,21 @@ struct plan {
     const struct step *steps;
 };
 
+/* What the steps of mountsteps.c keep between them. */
+struct mount_state {
+    long root;                  /* O_PATH descriptor, -1 when closed */
+    int replaced;               /* root is not the root of the process */
+    int own_count;
+    unsigned long own[RUN_OWN_MOUNTS];  /* devices of what we mounted */
+};
+
 /* One execution of one or more plans. */
 struct run {
     long slot[RUN_SLOTS];       /* preset by the caller, -1 when unused */
     int plan;                   /* which plan failed (set by its runner) */
     int step;                   /* index of the step that failed */
     int error;                  /* its errno, 0 while all is well */
+    struct mount_state mounts;  /* root -1 and all else 0 at the start */
 };
 
 /* Run all steps in order.  Returns 0, or the errno of the step that failed

@@ -29,7 +29,8 @@ by_module = pytest.mark.parametrize("path", PACKAGE, ids=lambda path: str(path.r
 COMPILER_CALLS = {"memcpy", "memset", "memmove", "memcmp", "strlen", "_GLOBAL_OFFSET_TABLE_", "__stack_chk_fail"}
 CHILD_FILES = {
     "steps.c": {"strcmp"},
-    "mountsteps.c": set[str](),
+    "mountsteps.c": {"strcmp", "strchr", "strcspn"},
+    "targets.c": {"strcmp", "strcspn", "strrchr", "strspn"},
     # clone() with a stack of our own, and the signal mask around it: before the child is born and after it is gone.
     "spawn.c": {"clone", "__errno_location", "mmap", "munmap", "mprotect"},
 }

@@ -1,0 +1,440 @@
+/* Mounts, one step each: find or make the target, mount, remember. */
+#include "mountsteps.h"
+
+#include "compat.h"
+#include "targets.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
+
+#ifndef OPEN_TREE_CLONE
+#define OPEN_TREE_CLONE 1
+#define OPEN_TREE_CLOEXEC O_CLOEXEC
+#define MOVE_MOUNT_F_EMPTY_PATH 0x04
+#define MOVE_MOUNT_T_EMPTY_PATH 0x40
+#define FSOPEN_CLOEXEC 1
+#define FSMOUNT_CLOEXEC 1
+#define FSCONFIG_SET_FLAG 0
+#define FSCONFIG_SET_STRING 1
+#define FSCONFIG_CMD_CREATE 6
+#endif
+#ifndef AT_RECURSIVE
+#define AT_RECURSIVE 0x8000
+#endif
+
+struct attributes {             /* struct mount_attr of mount_setattr(2) */
+    uint64_t set, clear, propagation, userns;
+};
+
+
+/* "/proc/thread-self/fd/N": how calls that take a path reach a descriptor. */
+static const char *
+fd_path(long fd, char text[48])
+{
+    static const char prefix[] = "/proc/thread-self/fd/";
+    char digits[12];
+    int n = 0;
+    do
+        digits[n++] = (char)('0' + fd % 10);
+    while ((fd /= 10) > 0);
+    memcpy(text, prefix, sizeof prefix - 1);
+    char *end = text + sizeof prefix - 1;
+    while (n > 0)
+        *end++ = digits[--n];
+    *end = '\0';
+    return text;
+}
+
+
+/* What lies on top of path, after a mount on it by the old calls.  A lookup
+ * that starts at the root does not cross a mount on the root; ".." does. */
+static long
+open_top(const struct run *run, const char *path)
+{
+    if (strcmp(path, "/") != 0)
+        return open_in(run->mounts.root, path);
+    return SC(openat, run->mounts.root, "..", O_PATH | O_CLOEXEC);
+}
+
+
+/* mount(2) on a descriptor, and the descriptor of the new mount, or -errno. */
+static long
+mount_old(const struct run *run, const char *path, long target,
+          const char *source, const char *type, long flags,
+          const char *options)
+{
+    char text[48];
+    long result = SC(mount, source, fd_path(target, text), type, flags,
+                     options);
+    return result < 0 ? result : open_top(run, path);
+}
+
+
+/* Hand "key=value,flag" to fsconfig one by one.  0, or -errno. */
+static long
+configure(long fs, const char *options)
+{
+    char text[256];
+    long result = 0;
+    while (result >= 0 && *options) {
+        size_t length = strcspn(options, ",");
+        if (length >= sizeof text)
+            return -EINVAL;
+        memcpy(text, options, length);
+        text[length] = '\0';
+        char *value = strchr(text, '=');
+        if (value)
+            *value++ = '\0';
+        result = SC(fsconfig, fs,
+                    value ? FSCONFIG_SET_STRING : FSCONFIG_SET_FLAG, text,
+                    value, 0);
+        options += length + (options[length] == ',');
+    }
+    return result;
+}
+
+
+/* A new file system, mounted nowhere yet: its descriptor, or -errno.  The
+ * MOUNT_ATTR_* bits in use here are equal to their MS_* counterparts. */
+static long
+new_mount(const char *type, long flags, const char *options)
+{
+    long fs = SC(fsopen, type, FSOPEN_CLOEXEC);
+    if (fs < 0)
+        return fs;
+    long result = SC(fsconfig, fs, FSCONFIG_SET_STRING, "source", type, 0);
+    if (result >= 0)
+        result = configure(fs, options);
+    if (result >= 0)
+        result = SC(fsconfig, fs, FSCONFIG_CMD_CREATE, 0, 0, 0);
+    if (result >= 0)
+        result = SC(fsmount, fs, FSMOUNT_CLOEXEC, flags);
+    shut(fs);
+    return result;
+}
+
+
+/* Lay a detached mount on a target.  Takes mount; gives it back, or
+ * -errno. */
+static long
+attach(long mount, long target)
+{
+    long result = SC(move_mount, mount, "", target, "",
+                     MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+    if (result >= 0)
+        return mount;
+    shut(mount);
+    return result;
+}
+
+
+/* Note what later steps need of a mount that was just made on path: its
+ * device when it is our own, its descriptor when it is the root now.  Takes
+ * mount.  0, or -errno. */
+static long
+remember(struct run *run, const char *path, long mount, bool own)
+{
+    struct statx status;
+    struct mount_state *state = &run->mounts;
+    if (mount < 0)
+        return mount;
+    if (own && status_of(mount, &status) == 0
+        && state->own_count < RUN_OWN_MOUNTS)
+        state->own[state->own_count++] = device_of(&status);
+    if (strcmp(path, "/") == 0) {
+        shut(state->root);
+        state->root = mount;
+        state->replaced = 1;
+    } else {
+        shut(mount);
+    }
+    return 0;
+}
+
+
+/* mount_at(path, type, flags, options, how): a new file system on path. */
+long
+step_mount_at(struct run *run, const long *arg)
+{
+    const char *path = (const char *)arg[0], *type = (const char *)arg[1];
+    const char *options = (const char *)arg[3];
+    long target = open_target(run, path, DIRECTORY);
+    if (target < 0)
+        return target;
+    long mount = arg[4] & MOUNT_ONE_STRING
+        ? -ENOSYS : new_mount(type, arg[2], options);
+    if (mount >= 0)
+        mount = attach(mount, target);
+    else if (is_unavailable(mount))
+        mount = mount_old(run, path, target, type, type, arg[2], options);
+    shut(target);
+    return remember(run, path, mount, arg[4] & MOUNT_OWN);
+}
+
+
+/* Switch a mount to read-only or back with mount(2), which sets all flags:
+ * those it has are passed again, since a user namespace may add to them but
+ * not take away. */
+static long
+remount_old(long mount, bool readonly)
+{
+    static const struct { long st, ms; } same[] = {
+        {2, MS_NOSUID}, {4, MS_NODEV}, {8, MS_NOEXEC}, {1024, MS_NOATIME},
+        {2048, MS_NODIRATIME}, {4096, MS_RELATIME},
+    };
+    struct statfs fs;
+    char text[48];
+    long flags = MS_REMOUNT | MS_BIND | (readonly ? MS_RDONLY : 0);
+    long result = SC(fstatfs, mount, &fs);
+    if (result < 0)
+        return result;
+    for (size_t i = 0; i < sizeof same / sizeof *same; i++)
+        if (fs.f_flags & same[i].st)
+            flags |= same[i].ms;
+    return SC(mount, 0, fd_path(mount, text), 0, flags, 0);
+}
+
+
+/* Switch a mount, or all mounts below it, to read-only or back.  Other flags
+ * stay.  mount(2) can't do a whole tree: -ENOSYS says so, a mount left
+ * writable would not. */
+static long
+set_readonly(long mount, bool recursive, bool readonly)
+{
+    struct attributes change = {0};
+    *(readonly ? &change.set : &change.clear) = MS_RDONLY;
+    long result = SC(mount_setattr, mount, "",
+                     AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0), &change,
+                     sizeof change);
+    if (result == -ENOSYS && !recursive)
+        result = remount_old(mount, readonly);
+    return result;
+}
+
+
+/* A mount of what source is, laid on target: its descriptor, or -errno. */
+static long
+bind_mount(const struct run *run, const char *path, long source, long target,
+           bool recursive)
+{
+    char text[48];
+    long mount = SC(open_tree, source, "",
+                    OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH
+                        | (recursive ? AT_RECURSIVE : 0));
+    if (mount >= 0)
+        return attach(mount, target);
+    if (!is_unavailable(mount))
+        return mount;
+    return mount_old(run, path, target, fd_path(source, text), NULL,
+                     MS_BIND | (recursive ? MS_REC : 0), NULL);
+}
+
+
+/* bind_at(source, path, how): what the descriptor source is, on path. */
+long
+step_bind_at(struct run *run, const long *arg)
+{
+    struct statx status;
+    const char *path = (const char *)arg[1];
+    long result = status_of(arg[0], &status);
+    if (result < 0)
+        return result;
+    long target = open_target(run, path, S_ISDIR(status.stx_mode)
+                                             ? DIRECTORY : FILE_OR_DEVICE);
+    if (target < 0)
+        return target;
+    bool recursive = arg[2] & BIND_RECURSIVE;
+    long mount = bind_mount(run, path, arg[0], target, recursive);
+    shut(target);
+    if (mount >= 0 && arg[2] & BIND_READONLY) {
+        result = set_readonly(mount, recursive, true);
+        if (result < 0) {
+            shut(mount);
+            return result;
+        }
+    }
+    return remember(run, path, mount, false);
+}
+
+
+/* remount_at(path, readonly): switch the mount that path is the root of. */
+long
+step_remount_at(struct run *run, const long *arg)
+{
+    long mount = open_in(run->mounts.root, (const char *)arg[0]);
+    if (mount == -ENOENT)
+        mount = missing(run, (const char *)arg[0]);
+    if (mount < 0)
+        return mount;
+    long result = set_readonly(mount, false, arg[1]);
+    shut(mount);
+    return result;
+}
+
+
+/* write_at(path, data, length): a new file with that content. */
+long
+step_write_at(struct run *run, const long *arg)
+{
+    const char *name, *data = (const char *)arg[1];
+    long dir = open_parent(run, (const char *)arg[0], &name);
+    if (dir < 0)
+        return dir;
+    long mask = SC(umask, 0);
+    long fd = SC(openat, dir, name,
+                 O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0444);
+    SC(umask, mask);
+    shut(dir);
+    if (fd < 0)
+        return fd;
+    long n = 0;
+    for (long left = arg[2]; left > 0 && (n >= 0 || n == -EINTR);) {
+        n = SC(write, fd, data, left);
+        if (n > 0) {
+            data += n;
+            left -= n;
+        }
+    }
+    shut(fd);
+    return n < 0 ? n : 0;
+}
+
+
+/* Is path a symlink to exactly target? */
+static bool
+is_symlink_to(const struct run *run, const char *path, const char *target)
+{
+    char head[PATH_MAX], found[PATH_MAX];
+    long length = parent_of(path, head);
+    if (length < 0)
+        return false;
+    long dir = open_in(run->mounts.root, length ? head : ".");
+    long n = SC(readlinkat, dir, path + length + (path[length] == '/'), found,
+                sizeof found);
+    shut(dir);
+    return n >= 0 && (size_t)n == strlen(target)
+        && memcmp(found, target, (size_t)n) == 0;
+}
+
+
+/* symlink_at(target, path): a symlink; an equal one may be there already. */
+long
+step_symlink_at(struct run *run, const long *arg)
+{
+    const char *name, *path = (const char *)arg[1];
+    long dir = open_parent(run, path, &name);
+    if (dir == -EEXIST)
+        return is_symlink_to(run, path, (const char *)arg[0]) ? 0 : dir;
+    if (dir < 0)
+        return dir;
+    long result = SC(symlinkat, arg[0], dir, name);
+    shut(dir);
+    return result;
+}
+
+
+/* mkdir_at(path, mode): a new directory with exactly that mode. */
+long
+step_mkdir_at(struct run *run, const long *arg)
+{
+    const char *name;
+    long dir = open_parent(run, (const char *)arg[0], &name);
+    if (dir < 0)
+        return dir;
+    long mask = SC(umask, 0);
+    long result = SC(mkdirat, dir, name, arg[1]);
+    SC(umask, mask);
+    shut(dir);
+    return result;
+}
+
+
+/* device(path, number): an O_PATH descriptor of a character device; -ELOOP
+ * or -ENODEV when something else lies there, which a container would then
+ * take for its /dev/null. */
+long
+step_device(struct run *run, const long *arg)
+{
+    (void)run;
+    struct statx status;
+    long fd = SC(openat, AT_FDCWD, arg[0], O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return fd;
+    long result = status_of(fd, &status);
+    if (result == 0 && S_ISLNK(status.stx_mode))
+        result = -ELOOP;
+    else if (result == 0
+             && (!S_ISCHR(status.stx_mode)
+                 || makedev(status.stx_rdev_major, status.stx_rdev_minor)
+                     != (unsigned long)arg[1]))
+        result = -ENODEV;
+    if (result == 0)
+        return fd;
+    shut(fd);
+    return result;
+}
+
+
+/* mount_root(): targets are looked up below the root of this process. */
+long
+step_mount_root(struct run *run, const long *arg)
+{
+    (void)arg;
+    run->mounts.root = SC(openat, AT_FDCWD, "/",
+                          O_PATH | O_DIRECTORY | O_CLOEXEC);
+    return run->mounts.root < 0 ? run->mounts.root : 0;
+}
+
+
+/* root_at(fd): lay the mounts of a directory over "/", where they are part
+ * of the namespace but seen by nobody, and look up all targets in them. */
+long
+step_root_at(struct run *run, const long *arg)
+{
+    long result = step_mount_root(run, NULL);
+    if (result < 0)
+        return result;
+    long mount = bind_mount(run, "/", arg[0], run->mounts.root, true);
+    return remember(run, "/", mount, false);
+}
+
+
+/* pivot(): make the root of the mounts the root of the namespace and let
+ * go of the old one.  It is laid over the new one for a moment, so that no
+ * directory is needed for it; first made a slave, lest the unmounts reach
+ * the outside where mounts are shared. */
+long
+step_pivot(struct run *run, const long *arg)
+{
+    (void)arg;
+    long old = SC(openat, AT_FDCWD, "/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (old < 0)
+        return old;
+    long result = SC(fchdir, run->mounts.root);
+    if (result >= 0)
+        result = SC(pivot_root, ".", ".");
+    if (result >= 0)
+        result = SC(fchdir, old);
+    if (result >= 0)
+        result = SC(mount, 0, ".", 0, MS_REC | MS_SLAVE, 0);
+    if (result >= 0)
+        result = SC(umount2, ".", MNT_DETACH);
+    if (result >= 0)
+        result = SC(chdir, "/");
+    shut(old);
+    return result;
+}
+
+
+/* mounts_done(): close what the steps above keep open. */
+long
+step_mounts_done(struct run *run, const long *arg)
+{
+    (void)arg;
+    shut(run->mounts.root);
+    run->mounts.root = -1;
+    return 0;
+}

@@ -19,7 +19,7 @@ BIN := $(VENV)/bin
 # pip says nothing unless it fails.
 PIP := sh .ci/quiet $(BIN)/python -m pip --no-input
 C_FILES := $(wildcard src/*.c src/*.h)
-PYTEST := $(BIN)/pytest -n $(JOBS) --dist worksteal
+PYTEST := $(BIN)/pytest -n $(JOBS) --dist loadgroup
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -180,7 +180,18 @@ def test_annotations_are_not_evaluated(path: Path) -> None:
 
 # What an import costs
 
-LAZY = {"asyncio", "contextlib", "ctypes", "dataclasses", "inspect", "json", "socket", "subprocess", "threading", "typing"}
+LAZY = {
+    "asyncio",
+    "contextlib",
+    "ctypes",
+    "dataclasses",
+    "inspect",
+    "json",
+    "socket",
+    "subprocess",
+    "threading",
+    "typing",
+}
 
 
 def run_python(code: str) -> str:

@@ -24,6 +24,7 @@ from setuptools.command.build_ext import build_ext
 # init_elf.c, PID 1 as bytes, is generated (see BuildExt).
 SOURCES = [
     "src/_nsmodule.c",
+    "src/block.c",
     "src/calls.c",
     "src/credsteps.c",
     "src/fork.c",

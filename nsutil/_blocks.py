@@ -1,4 +1,7 @@
-"""The errors of ``with recipe:``, called from src/guard.c when one is needed."""
+"""The Python side of ``with recipe:``: what ``as`` binds, and the errors.
+
+The errors are raised by src/block.c and src/guard.c when they need one.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,45 @@ import errno as _errno
 import os
 
 from ._errors import RestoreError, step_error
-from ._types import NSType
+from ._nsset import NamespaceSet
+from ._types import PID, NSType, each, name_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
+    from . import _ns
+    from ._file import NamespaceFile
     from ._recipe import Namespace
+
+
+class Inside(NamespaceSet):
+    """The namespaces of a block; each is opened when the body first asks for it."""
+
+    _on_close = None
+    _closed = False
+
+    def __init__(self, guard: _ns.Guard) -> None:
+        # As little as possible: this is on the way into every block.
+        self._guard = guard
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_files":
+            self._files = {NSType(t): self._opener(NSType(t)) for t in each(self._guard.recipe._types)}
+            return self._files
+        self._files  # noqa: B018 - makes them
+        return super().__getattr__(name)
+
+    def _opener(self, nstype: NSType) -> Any:
+        def open_now() -> NamespaceFile:
+            from ._file import NamespaceFile
+
+            if not self._guard.active:
+                raise ValueError(f"the block is over, and its {nstype} namespace was not opened inside it")
+            entry = "pid_for_children" if nstype == PID else name_of(nstype)
+            return NamespaceFile(os.open(f"/proc/thread-self/ns/{entry}", os.O_RDONLY | os.O_CLOEXEC))
+
+        return open_now
 
 
 def restore_failed(wrong: int, errno: int) -> NoReturn:

@@ -228,9 +228,7 @@ def _file_systems(builder: PlanBuilder, recipe: Namespace, child: bool) -> None:
     """Propagation first: nothing below may be seen by the namespace outside."""
     flags = PROPAGATION_FLAGS.get(recipe.propagation)
     if recipe.new & MNT and flags is not None:
-        builder.add(
-            "mount", None, b"/", None, flags | MS_REC, None, label=f"make / recursively {recipe.propagation}", filename="/"
-        )
+        builder.add("propagation", flags | MS_REC, label=f"make / recursively {recipe.propagation}", filename="/")
     proc = recipe.mount_proc
     if proc is None:
         proc = child and bool(recipe.new & PID and recipe.new & MNT)

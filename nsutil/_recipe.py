@@ -7,7 +7,8 @@ number of times, by any number of threads, and travels by pickle.
 from __future__ import annotations
 
 from . import _ns
-from ._types import MNT, NET, PID, TIME, USER, UTS, NSType, each, name_of, parse_types
+from ._blocks import Inside
+from ._types import NET, NSType, each, name_of, parse_types
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,13 +74,14 @@ class Namespace(_ns.Block):
     new, and those that contradict each other, are a ValueError here.
     """
 
-    __slots__ = ("_children", "_joins", "_new", "_options", "_steps")
+    __slots__ = ("_children", "_joins", "_new", "_options", "_steps", "_types")
 
     _children: dict[bool, Any]
     _joins: tuple[Join, ...]
     _new: NSType
     _options: dict[str, Any]
     _steps: Steps | None
+    _types: int
 
     def __init__(
         self,
@@ -126,6 +128,7 @@ class Namespace(_ns.Block):
         put(self, "_joins", _joins_of(enter))
         options = {name: given[name] for name, default in DEFAULTS.items() if given[name] is not default}
         put(self, "_options", check_options(options, self._new, self._joins))
+        put(self, "_types", int(self._new | self.joined))
         put(self, "_steps", None)
         put(self, "_children", {})
 
@@ -149,7 +152,7 @@ class Namespace(_ns.Block):
     @property
     def types(self) -> NSType:
         """All types in which this recipe differs from its caller."""
-        return self._new | self.joined
+        return NSType(self._types)
 
     if TYPE_CHECKING:
 
@@ -211,19 +214,13 @@ class Namespace(_ns.Block):
         assert self._steps is not None
         return self._steps
 
-    def _prepare_block(self) -> tuple[_ns.Plan, int, tuple[object, ...], bool, bool]:
-        """For src/guard.c: plan, types to restore, descriptors, strict, allow_main_mnt."""
+    def _prepare_block(self) -> tuple[_ns.Plan, int, tuple[object, ...], bool, bool, Callable[..., object]]:
+        """For src/block.c: struct prepared, field by field."""
         from ._checks import check_block
 
         check_block(self)
         steps = self._block_steps()
-        return steps.plan, int(self.types), tuple(steps.slots.presets), self.strict, self.allow_main_mnt
-
-    def _inside(self, guard: object) -> NamespaceSet:
-        """What ``as`` binds."""
-        from ._file import NamespaceSet
-
-        return NamespaceSet.of_block(guard, self.types)
+        return steps.plan, self._types, tuple(steps.slots.presets), self.strict, self.allow_main_mnt, Inside
 
     def __call__(self, func: Callable[P, R]) -> Callable[P, R]:
         """Decorate a function: each call of it is a block of this recipe."""
@@ -350,5 +347,3 @@ def _resolve_name(name: str, types: NSType) -> list[Join]:
 
     return [join for nstype in each(types) for join in resolve(named.open(name, nstype))]
 
-
-__all__ = ["DEFAULTS", "MNT", "NET", "PID", "RECIPE_OPTIONS", "TIME", "USER", "UTS", "Namespace", "enter"]

@@ -108,7 +108,8 @@ module_exec(PyObject *module)
         if (PyModule_AddFunctions(module, tables[i]) < 0)
             return -1;
     if (plan_add_types(module, state) < 0
-        || guard_add_types(module, state) < 0)
+        || guard_add_types(module, state) < 0
+        || block_add_types(module, state) < 0)
         return -1;
     return add_constants(module);
 }

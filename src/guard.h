@@ -1,17 +1,28 @@
-/* The types behind `with Namespace(...)`; see guard.c. */
+/* The types behind `with Namespace(...)`: Guard (guard.c) is one entered
+ * block and how it is left, Block (block.c) the recipe's way in. */
 #ifndef NSUTIL_GUARD_H
 #define NSUTIL_GUARD_H
 
 #include "module.h"
 #include "nsthread.h"
 
-/* What Namespace._prepare_block() returns, kept in the recipe. */
-struct prepared {
-    PyObject *plan;             /* _ns.Plan, or NULL while not prepared */
-    PyObject *slots;            /* tuple of descriptors that the plan uses */
-    int types;                  /* CLONE_NEW* to save and restore */
-    int strict;
-    int allow_main_mnt;
-};
+typedef struct {
+    PyObject_HEAD
+    PyObject *recipe;           /* the Block this guard belongs to */
+    struct block *block;        /* while inside; owned by the thread's stack */
+} GuardObject;
+
+/* Call a function of nsutil._blocks that makes and raises an error, with
+ * arguments as Py_BuildValue takes them.  NULL always, an exception set. */
+PyObject *raise_from_python(const char *function, const char *format, ...);
+
+/* Leave the blocks of this thread whose guards died on another one.  0, or
+ * -1 with RestoreError set. */
+int leave_orphans(void);
+
+/* The guard for an entry of that recipe on this thread.  A new reference, or
+ * NULL with an exception set; *is_new when nobody else keeps it. */
+GuardObject *guard_for(struct module_state *state, PyObject *recipe,
+                       bool *is_new);
 
 #endif

@@ -26,6 +26,7 @@ extern PyMethodDef scan_methods[];      /* scanmod.c */
  * exception set. */
 int plan_add_types(PyObject *module, struct module_state *state);
 int guard_add_types(PyObject *module, struct module_state *state);
+int block_add_types(PyObject *module, struct module_state *state);
 
 /* Raise the OSError of err with a filename (NULL: none).  Returns NULL. */
 PyObject *ns_oserror(int err, const char *filename);

@@ -70,12 +70,13 @@ thread_id(void)
 }
 
 
-/* A pidfd of the calling thread, or -1 where the kernel has none (< 6.9).
- * It saves the walk through /proc, most of the cost of a block. */
+/* A pidfd of the calling thread for opening that many of its namespaces, or
+ * -1 where the kernel has none (< 6.9) or it would not pay: it costs as much
+ * as one walk through /proc and saves half of each. */
 static int
-own_pidfd(void)
+own_pidfd(int count)
 {
-    if (atomic_load(&pidfd_works) < 0 || !newer_calls())
+    if (count < 2 || atomic_load(&pidfd_works) < 0 || !newer_calls())
         return -1;
     long fd = sc(SYS_pidfd_open, thread_id(), PIDFD_THREAD, 0, 0, 0, 0);
     return fd < 0 ? -1 : (int)fd;
@@ -113,10 +114,7 @@ close_fd(int *fd)
 int
 open_own_ns(const struct kind *kind)
 {
-    int pidfd = own_pidfd();
-    int fd = open_kind(pidfd, kind);
-    close_fd(&pidfd);
-    return fd;
+    return open_kind(-1, kind);
 }
 
 
@@ -146,7 +144,8 @@ save_places(struct block *block)
 int
 block_save(struct block *block, int types)
 {
-    int error = 0, pidfd = own_pidfd();
+    int error = 0;
+    int pidfd = own_pidfd(__builtin_popcount((unsigned)types));
     for (int i = 0; i < KINDS_SAVED && !error; i++) {
         if (!(types & kinds[i].flag) || block->fd[i] >= 0)
             continue;
@@ -161,17 +160,14 @@ block_save(struct block *block, int types)
 }
 
 
-/* Note what all ten entries are, for the comparison at the end. */
-static void
-note_inodes(uint64_t *inode)
+/* The inode of one entry of the calling thread. */
+static uint64_t
+own_inode(const struct kind *kind)
 {
-    int pidfd = own_pidfd();
-    for (int i = 0; i < KINDS; i++) {
-        int fd = open_kind(pidfd, &kinds[i]);
-        inode[i] = inode_of(fd);
-        close_fd(&fd);
-    }
-    close_fd(&pidfd);
+    int fd = open_own_ns(kind);
+    uint64_t inode = inode_of(fd);
+    close_fd(&fd);
+    return inode;
 }
 
 
@@ -182,14 +178,16 @@ block_begin(struct block *block, int types, bool strict)
     for (int i = 0; i < KINDS_SAVED; i++)
         block->fd[i] = -1;
     block->root = block->cwd = -1;
-    block->strict = strict;
+    block->strict = block->compare = strict;
     block->thread = thread_id();
     block->generation = fork_generation();
     int error = block_save(block, strict ? NS_ALL_TYPES : types);
     if (error)
         block_close(block);
-    else if (strict)
-        note_inodes(block->inode);
+    if (strict) {
+        block->own_pid = own_inode(&kinds[KINDS_SAVED]);
+        block->own_time = own_inode(&kinds[KINDS_SAVED + 1]);
+    }
     return error;
 }
 
@@ -244,18 +242,16 @@ restore_kind(const struct block *block, int i)
 }
 
 
-/* Whether the thread already is where it was: in strict mode only what
- * differs is moved, since types that can never be re-entered (USER, TIME)
- * are watched too. */
+/* Whether the thread already is where it was.  Asked only where it matters:
+ * setns to a namespace one is in can be refused (USER, TIME, a privilege
+ * given up), and is not needed. */
 static bool
 is_unchanged(const struct block *block, int i)
 {
-    if (!block->strict)
+    if (!block->compare)
         return false;
-    int fd = open_own_ns(&kinds[i]);
-    uint64_t now = inode_of(fd);
-    close_fd(&fd);
-    return now != 0 && now == block->inode[i];
+    uint64_t now = own_inode(&kinds[i]);
+    return now != 0 && now == inode_of(block->fd[i]);
 }
 
 
@@ -263,10 +259,13 @@ is_unchanged(const struct block *block, int i)
 static int
 still_wrong(const struct block *block)
 {
+    if (!block->strict)
+        return 0;
     int wrong = 0;
-    for (int i = KINDS_SAVED; block->strict && i < KINDS; i++)
-        if (!is_unchanged(block, i))
-            wrong |= kinds[i].flag;
+    if (own_inode(&kinds[KINDS_SAVED]) != block->own_pid)
+        wrong |= CLONE_NEWPID;
+    if (own_inode(&kinds[KINDS_SAVED + 1]) != block->own_time)
+        wrong |= CLONE_NEWTIME;
     return wrong;
 }
 

@@ -29,8 +29,10 @@ struct block {
     struct block *outer;        /* the next older block of this thread */
     int fd[KINDS_SAVED];        /* where to go back to, -1: not saved */
     int root, cwd;              /* with MNT: setns resets both */
-    uint64_t inode[KINDS];      /* strict only: what all ten were */
-    bool strict;
+    bool strict;                /* watch all types, not only those named */
+    bool compare;               /* go back only where something changed */
+    uint64_t own_pid, own_time; /* strict: the two entries that nothing can
+                                   move back, by inode */
     pid_t thread;               /* who may leave it ... */
     unsigned generation;        /* ... and in which process */
     atomic_bool orphan;         /* its guard died on another thread */

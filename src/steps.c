@@ -163,6 +163,48 @@ step_verify_ns(struct run *run, const long *arg)
 }
 
 
+/* Call mount("/") with the root of the mount namespace as "/": in a chroot
+ * "/" need not be a mount point.  setns to one's own namespace leads there,
+ * the saved root and directory lead back. */
+static long
+mount_at_ns_root(long flags)
+{
+    const long how = O_PATH | O_DIRECTORY | O_CLOEXEC;
+    long root = sc(SYS_openat, AT_FDCWD, (long)"/", how, 0, 0, 0);
+    long cwd = sc(SYS_openat, AT_FDCWD, (long)".", how, 0, 0, 0);
+    long ns = sc(SYS_openat, AT_FDCWD, (long)"/proc/thread-self/ns/mnt",
+                 O_RDONLY | O_CLOEXEC, 0, 0, 0);
+    long result = root < 0 ? root : cwd < 0 ? cwd : ns;
+    if (result >= 0)
+        result = sc(SYS_setns, ns, CLONE_NEWNS, 0, 0, 0, 0);
+    if (result >= 0) {
+        result = sc(SYS_mount, 0, (long)"/", 0, flags, 0, 0);
+        long back = sc(SYS_fchdir, root, 0, 0, 0, 0, 0);
+        if (back >= 0)
+            back = sc(SYS_chroot, (long)".", 0, 0, 0, 0, 0);
+        if (back >= 0)
+            back = sc(SYS_fchdir, cwd, 0, 0, 0, 0, 0);
+        result = back < 0 ? back : result;
+    }
+    for (int i = 0; i < 3; i++) {
+        long fd = i == 0 ? root : i == 1 ? cwd : ns;
+        if (fd >= 0)
+            sc(SYS_close, fd, 0, 0, 0, 0, 0);
+    }
+    return result;
+}
+
+
+/* propagation(flags): MS_REC | MS_PRIVATE, ... for every mount there is. */
+static long
+step_propagation(struct run *run, const long *arg)
+{
+    (void)run;
+    long result = sc(SYS_mount, 0, (long)"/", 0, arg[0], 0, 0);
+    return result == -EINVAL ? mount_at_ns_root(arg[0]) : result;
+}
+
+
 /* check_cwd(): -ENOENT when the working directory is not below the root:
  * a directory kept from outside would be a way out. */
 static long
@@ -244,6 +286,7 @@ static const struct op ops[] = {
     COMPOSITE(check_cwd, 0),
     COMPOSITE(ifup, 1),
     COMPOSITE(join, 2),
+    COMPOSITE(propagation, 1),
     COMPOSITE(verify_ns, 3),
     COMPOSITE(write_all, 3),
     COMPOSITE(write_proc, 3),

@@ -1,0 +1,266 @@
+/* The way into a block: save, move and set up in one C call; see guard.c. */
+#include "guard.h"
+
+#include "plan.h"
+
+#include <sched.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* What Namespace._prepare_block() returns, kept in the recipe. */
+struct prepared {
+    PyObject *plan;             /* _ns.Plan, or NULL while not prepared */
+    PyObject *slots;            /* tuple of descriptors that the plan uses */
+    int types;                  /* CLONE_NEW* to save and restore */
+    int strict;
+    int allow_main_mnt;
+    PyObject *inside;           /* makes what `as` binds, from the guard */
+};
+
+typedef struct {
+    PyObject_HEAD
+    struct prepared prepared;
+} BlockObject;
+
+
+/* Ask the recipe once what a block of it does and keep the answer.  0, or
+ * -1 with the ValueError that says why it can't be a block. */
+static int
+prepare(BlockObject *self)
+{
+    PyObject *plan, *slots, *inside;
+    int types, strict, allow_main_mnt;
+    PyObject *answer = PyObject_CallMethod((PyObject *)self,
+                                           "_prepare_block", NULL);
+    if (answer == NULL)
+        return -1;
+    if (!PyArg_ParseTuple(answer, "OiOppO", &plan, &types, &slots, &strict,
+                          &allow_main_mnt, &inside)) {
+        Py_DECREF(answer);
+        return -1;
+    }
+    if (self->prepared.plan == NULL)    /* no other thread was quicker */
+        self->prepared = (struct prepared){
+            Py_NewRef(plan), Py_NewRef(slots), types, strict,
+            allow_main_mnt, Py_NewRef(inside)};
+    Py_DECREF(answer);
+    return 0;
+}
+
+
+/* How many threads this process has, as the kernel counts them. */
+static int
+thread_count(void)
+{
+    struct stat st;
+    return stat("/proc/self/task", &st) < 0 ? 1 : (int)st.st_nlink - 2;
+}
+
+
+/* The main thread of a threaded process must keep its CLONE_FS sharing: a
+ * chdir() there would no longer be seen by the others.  0 or -1. */
+static int
+check_thread(const struct prepared *prepared)
+{
+    if (thread_broken()) {
+        raise_from_python("thread_is_marked", "(i)", thread_broken());
+        return -1;
+    }
+    if (!(prepared->types & CLONE_NEWNS) || prepared->allow_main_mnt
+        || thread_id() != getpid())
+        return 0;
+    int threads = thread_count();
+    if (threads <= 1)
+        return 0;
+    raise_from_python("mnt_on_main_thread", "(i)", threads);
+    return -1;
+}
+
+
+/* Save, then move.  0, or the errno of the step (run says which; step -1:
+ * saving).  On failure the thread is back and *wrong is what is not. */
+static int
+move(struct block *block, const struct prepared *prepared,
+     const struct plan *plan, struct run *run, int *wrong)
+{
+    *wrong = 0;
+    run->step = -1;
+    run->error = -block_begin(block, prepared->types, prepared->strict);
+    if (run->error)
+        return run->error;
+    if (run_steps(plan, run) == 0)
+        return 0;
+    block->compare = true;      /* a refused step often moved nothing */
+    if (block_restore(block, wrong))
+        thread_break(*wrong);
+    return run->error;
+}
+
+
+/* Enter with everything made ready: nothing but C from here to the end.
+ * The block is pushed and the guard holds it, or NULL with an exception. */
+static struct block *
+enter_block(BlockObject *self, const struct plan *plan, struct run *run)
+{
+    struct block *block = PyMem_RawMalloc(sizeof *block);
+    if (block == NULL)
+        return (struct block *)PyErr_NoMemory();
+    int error, wrong;
+    Py_BEGIN_ALLOW_THREADS
+    error = move(block, &self->prepared, plan, run, &wrong);
+    Py_END_ALLOW_THREADS
+    if (!error) {
+        block_push(block);
+        return block;
+    }
+    PyMem_RawFree(block);
+    if (wrong)
+        raise_from_python("restore_failed", "(ii)", wrong, error);
+    else
+        raise_from_python("block_failed", "(Oii)", self, run->step, error);
+    return NULL;
+}
+
+
+/* Everything of an entry that may run Python code: preparation, checks, the
+ * object that `as` binds.  0, or -1 with an exception set. */
+static int
+get_ready(PyObject *module, BlockObject *self, GuardObject *guard,
+          struct run *run, PyObject **inside)
+{
+    if (self->prepared.plan == NULL && prepare(self) < 0)
+        return -1;
+    if (check_thread(&self->prepared) < 0 || leave_orphans() < 0)
+        return -1;
+    if (run_preset(run, self->prepared.slots) < 0)
+        return -1;
+    if (plan_of(module, self->prepared.plan) == NULL)
+        return -1;
+    *inside = PyObject_CallFunctionObjArgs(self->prepared.inside, guard,
+                                           NULL);
+    return *inside ? 0 : -1;
+}
+
+
+static PyObject *
+block_enter(PyObject *object, PyTypeObject *defining, PyObject *const *args,
+            Py_ssize_t nargs, PyObject *keywords)
+{
+    (void)args;
+    if (nargs || keywords) {
+        PyErr_SetString(PyExc_TypeError, "__enter__() takes no arguments");
+        return NULL;
+    }
+    BlockObject *self = (BlockObject *)object;
+    PyObject *module = PyType_GetModule(defining), *inside = NULL;
+    struct block *block = NULL;
+    struct run run;
+    bool is_new;
+    GuardObject *guard = guard_for(PyModule_GetState(module), object,
+                                   &is_new);
+    if (guard && get_ready(module, self, guard, &run, &inside) == 0)
+        block = enter_block(self, plan_of(module, self->prepared.plan), &run);
+    if (block == NULL) {
+        Py_XDECREF(guard);
+        Py_XDECREF(inside);
+        return NULL;
+    }
+    guard->block = block;
+    block->guard = guard;
+    block->keeps_guard = is_new;
+    if (!is_new)
+        Py_DECREF(guard);       /* the interpreter's stack keeps it */
+    return inside;
+}
+
+
+static int
+block_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    BlockObject *self = (BlockObject *)object;
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(self->prepared.plan);
+    Py_VISIT(self->prepared.slots);
+    Py_VISIT(self->prepared.inside);
+    return 0;
+}
+
+
+static int
+block_clear(PyObject *object)
+{
+    BlockObject *self = (BlockObject *)object;
+    Py_CLEAR(self->prepared.plan);
+    Py_CLEAR(self->prepared.slots);
+    Py_CLEAR(self->prepared.inside);
+    return 0;
+}
+
+
+static void
+block_dealloc(PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
+    block_clear(object);
+    freefunc release = PyType_GetSlot(type, Py_tp_free);
+    release(object);
+    Py_DECREF(type);
+}
+
+
+static PyObject *
+block_no_async(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    PyErr_SetString(PyExc_TypeError,
+                    "a namespace block belongs to one thread, an async block "
+                    "would hold it across other tasks: use `with` around code "
+                    "without await, or nsutil.aio.run() and nsutil.aio.call()");
+    return NULL;
+}
+
+
+static PyMethodDef block_methods[] = {
+    {"__enter__", (PyCFunction)(void (*)(void))block_enter,
+     METH_METHOD | METH_FASTCALL | METH_KEYWORDS, "Enter on this thread."},
+    {"__aenter__", block_no_async, METH_NOARGS, "Refused."},
+    {"__aexit__", block_no_async, METH_VARARGS, "Refused."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot block_slots[] = {
+    {Py_tp_doc, "The base of Namespace: what `with` does."},
+    {Py_tp_methods, block_methods},
+    {Py_tp_traverse, block_traverse},
+    {Py_tp_clear, block_clear},
+    {Py_tp_dealloc, block_dealloc},
+    {0, NULL},
+};
+
+static PyType_Spec block_spec = {
+    .name = "nsutil._ns.Block",
+    .basicsize = sizeof(BlockObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = block_slots,
+};
+
+
+/* Block, with guard.c's descriptor as its __exit__.  0, or -1 with an
+ * exception set. */
+int
+block_add_types(PyObject *module, struct module_state *state)
+{
+    state->block_type = PyType_FromModuleAndSpec(module, &block_spec, NULL);
+    if (state->block_type == NULL)
+        return -1;
+    PyObject *exit = PyObject_CallNoArgs(state->exit_type);
+    int error = exit ? PyObject_SetAttrString(state->block_type, "__exit__",
+                                              exit)
+                     : -1;
+    Py_XDECREF(exit);
+    if (error)
+        return -1;
+    return PyModule_AddObjectRef(module, "Block", state->block_type);
+}

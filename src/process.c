@@ -1,5 +1,380 @@
-#include "module.h"
+/* spawn and wait for Python: arguments in, results out.  The work is done by
+ * spawn.c without the GIL. */
+#include "plan.h"
+#include "spawn.h"
+
+#include "compat.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+extern char **environ;
+
+/* What a spawn points to, kept alive by a list of bytes objects. */
+struct request {
+    PyObject *module;
+    PyObject *held;
+    struct spawn spawn;
+};
+
+
+/* Memory that lives as long as the request.  NULL with an exception set. */
+static void *
+hold_memory(struct request *r, Py_ssize_t count, size_t size)
+{
+    PyObject *block = PyBytes_FromStringAndSize(NULL,
+                                                count * (Py_ssize_t)size);
+    if (block == NULL || PyList_Append(r->held, block) < 0) {
+        Py_XDECREF(block);
+        return NULL;
+    }
+    Py_DECREF(block);
+    return PyBytes_AsString(block);
+}
+
+
+/* A str, bytes or path-like object as bytes without NUL. */
+static char *
+hold_text(struct request *r, PyObject *object)
+{
+    PyObject *bytes = NULL;
+    if (!PyUnicode_FSConverter(object, &bytes))
+        return NULL;
+    int failed = PyList_Append(r->held, bytes) < 0;
+    Py_DECREF(bytes);
+    return failed ? NULL : PyBytes_AsString(bytes);
+}
+
+
+/* A tuple of such as a NULL-terminated vector. */
+static char **
+hold_vector(struct request *r, PyObject *items)
+{
+    Py_ssize_t n = PyTuple_Size(items);
+    char **vector = n < 0 ? NULL : hold_memory(r, n + 1, sizeof(char *));
+    if (vector == NULL)
+        return NULL;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        vector[i] = hold_text(r, PyTuple_GetItem(items, i));
+        if (vector[i] == NULL)
+            return NULL;
+    }
+    vector[n] = NULL;
+    return vector;
+}
+
+
+/* The environment as it is.  The strings stay where they are for good, but
+ * the vector may move as soon as another thread runs Python. */
+static char **
+hold_environ(struct request *r)
+{
+    Py_ssize_t n = 0;
+    while (environ && environ[n])
+        n++;
+    char **vector = hold_memory(r, n + 1, sizeof(char *));
+    if (vector == NULL)
+        return NULL;
+    if (n)
+        memcpy(vector, environ, (size_t)n * sizeof(char *));
+    vector[n] = NULL;
+    return vector;
+}
+
+
+static Py_ssize_t
+vector_length(char *const *vector)
+{
+    Py_ssize_t n = 0;
+    while (vector[n])
+        n++;
+    return n;
+}
+
+
+/* The arguments of nsutil-init as the last stage; child.c fills the blanks.
+ * 0, or -1 with an exception set. */
+static int
+hold_stage(struct request *r)
+{
+    struct program *program = &r->spawn.program;
+    Py_ssize_t paths = vector_length(program->candidates);
+    Py_ssize_t words = vector_length(program->argv);
+    char **at = hold_memory(r, STAGE_ARGS + paths + words + 1, sizeof *at);
+    program->stage_argv = at;
+    if (at == NULL)
+        return -1;
+    *at++ = "nsutil-init";
+    *at++ = "s";
+    for (int i = 0; i < 4; i++)
+        *at++ = r->spawn.number[i];
+    snprintf(r->spawn.number[3], NUMBER_SIZE, "%d", (int)paths);
+    memcpy(at, program->candidates, (size_t)paths * sizeof *at);
+    memcpy(at + paths, program->argv, (size_t)(words + 1) * sizeof *at);
+    return 0;
+}
+
+
+/* (argv, envp or None, candidates, restore_signals, time_fd or -1) */
+static int
+take_program(PyObject *object, struct request *r)
+{
+    struct program *program = &r->spawn.program;
+    PyObject *argv, *envp, *candidates;
+    int restore;
+    if (!PyArg_ParseTuple(object, "O!OO!pi:program", &PyTuple_Type, &argv,
+                          &envp, &PyTuple_Type, &candidates, &restore,
+                          &program->time_fd))
+        return -1;
+    program->default_pipe_signals = restore;
+    program->argv = hold_vector(r, argv);
+    if (program->argv == NULL)
+        return -1;
+    program->candidates = hold_vector(r, candidates);
+    if (program->candidates == NULL)
+        return -1;
+    program->envp = envp == Py_None ? hold_environ(r) : hold_vector(r, envp);
+    if (program->envp == NULL)
+        return -1;
+    return program->time_fd >= 0 ? hold_stage(r) : 0;
+}
+
+
+/* (stdin, stdout, stderr, descriptors to keep, close_fds, old_way) */
+static int
+take_files(PyObject *object, struct request *r)
+{
+    struct program *program = &r->spawn.program;
+    PyObject *keep;
+    int closing, old_way;
+    if (!PyArg_ParseTuple(object, "iiiO!pp:files", &program->redirect[0],
+                          &program->redirect[1], &program->redirect[2],
+                          &PyTuple_Type, &keep, &closing, &old_way))
+        return -1;
+    program->close_others = closing;
+    program->no_close_range = old_way;
+    Py_ssize_t n = PyTuple_Size(keep);
+    program->keep = hold_memory(r, n + 2, sizeof(int));
+    if (program->keep == NULL)
+        return -1;
+    program->keep_count = (int)n;
+    for (Py_ssize_t i = 0; i < n; i++)
+        if (ns_as_c_int(PyTuple_GetItem(keep, i), &program->keep[i]) < 0)
+            return -1;
+    return 0;
+}
+
+
+/* One Plan or None for each part. */
+static int
+take_plans(PyObject *object, struct request *r)
+{
+    if (PyTuple_Size(object) != SPAWN_PLANS) {
+        PyErr_Format(PyExc_ValueError, "%d plans are needed", SPAWN_PLANS);
+        return -1;
+    }
+    for (int i = 0; i < SPAWN_PLANS; i++) {
+        PyObject *plan = PyTuple_GetItem(object, i);
+        if (plan == Py_None)
+            continue;
+        r->spawn.plan[i] = plan_of(r->module, plan);
+        if (r->spawn.plan[i] == NULL)
+            return -1;
+    }
+    return 0;
+}
+
+
+/* (flags, second, init, watch, hide, new_session, new_group, end_signal) */
+static int
+take_shape(PyObject *object, struct spawn *s)
+{
+    int second, init, watch, hide, new_session, new_group;
+    if (!PyArg_ParseTuple(object, "kppppppi:shape", &s->flags, &second, &init,
+                          &watch, &hide, &new_session, &new_group,
+                          &s->end_signal))
+        return -1;
+    s->second = second;
+    s->init = init;
+    s->watch = watch;
+    s->hide = hide;
+    s->new_session = new_session;
+    s->new_group = new_group;
+    return 0;
+}
+
+
+/* All arguments.  0, or -1 with an exception set. */
+static int
+take_request(PyObject *args, struct request *r)
+{
+    struct spawn *s = &r->spawn;
+    PyObject *plans, *slots, *shape, *program, *files;
+    if (!PyArg_ParseTuple(args, "O!OO!O!O!(iii):spawn", &PyTuple_Type, &plans,
+                          &slots, &PyTuple_Type, &shape, &PyTuple_Type,
+                          &program, &PyTuple_Type, &files, &s->ready_fd,
+                          &s->answer_fd, &s->answer_peer))
+        return -1;
+    if (take_plans(plans, r) < 0 || take_shape(shape, s) < 0
+        || take_files(files, r) < 0 || take_program(program, r) < 0)
+        return -1;
+    return run_preset(&s->run, slots);
+}
+
+
+/* spawn(plans, slots, shape, program, files, maps, /): see the take_
+ * functions.  (pid, pidfd, program_pid, status_fd), or (part, step, errno) of
+ * what failed; the caller makes an OSError of that. */
+static PyObject *
+process_spawn(PyObject *module, PyObject *args)
+{
+    struct request r;
+    memset(&r, 0, sizeof r);
+    r.module = module;
+    r.held = PyList_New(0);
+    if (r.held == NULL || take_request(args, &r) < 0) {
+        Py_XDECREF(r.held);
+        return NULL;
+    }
+    int failed;
+    Py_BEGIN_ALLOW_THREADS
+    failed = spawn(&r.spawn);
+    Py_END_ALLOW_THREADS
+    Py_DECREF(r.held);
+    if (failed)
+        return Py_BuildValue("iii", r.spawn.run.plan, r.spawn.run.step,
+                             r.spawn.run.error);
+    return Py_BuildValue("iiii", r.spawn.pid, r.spawn.pidfd,
+                         r.spawn.program_pid, r.spawn.status_fd);
+}
+
+
+static long long
+monotonic_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000000000ll + now.tv_nsec;
+}
+
+
+/* Wait until fd is readable or the time of the deadline is over; no deadline
+ * if negative.  ppoll's result, -1 with errno. */
+static int
+poll_until(int fd, long long deadline)
+{
+    struct pollfd polled = {fd, POLLIN, 0};
+    struct timespec left, *timeout = NULL;
+    if (deadline >= 0) {
+        long long rest = deadline - monotonic_ns();
+        rest = rest < 0 ? 0 : rest;
+        left.tv_sec = rest / 1000000000;
+        left.tv_nsec = rest % 1000000000;
+        timeout = &left;
+    }
+    return ppoll(&polled, 1, timeout, NULL);
+}
+
+
+/* await_exit(pidfd, nanoseconds, /): whether the process has ended by then;
+ * negative: wait for ever.  Signal handlers run meanwhile and may raise. */
+static PyObject *
+process_await(PyObject *module, PyObject *args)
+{
+    (void)module;
+    int pidfd, result;
+    long long timeout;
+    if (!PyArg_ParseTuple(args, "iL:await_exit", &pidfd, &timeout))
+        return NULL;
+    long long deadline = timeout < 0 ? -1 : monotonic_ns() + timeout;
+    do {
+        Py_BEGIN_ALLOW_THREADS
+        result = poll_until(pidfd, deadline);
+        Py_END_ALLOW_THREADS
+    } while (result < 0 && errno == EINTR && PyErr_CheckSignals() == 0);
+    if (result < 0)
+        return PyErr_Occurred() ? NULL : PyErr_SetFromErrno(PyExc_OSError);
+    return PyBool_FromLong(result > 0);
+}
+
+
+/* What PIDFD_GET_INFO keeps of a process that is gone (6.15). */
+struct exit_info {
+    uint64_t mask, cgroup;
+    uint32_t ids[11];
+    int32_t status;
+};
+
+enum { EXIT_KNOWN = 1 << 3, STATUS_UNKNOWN = -1, STILL_THERE = -2 };
+
+
+/* The raw status of a process that somebody else has reaped, or the kernel
+ * itself since SIGCHLD is ignored. */
+static int
+status_of_reaped(int pidfd)
+{
+    struct exit_info info = {.mask = EXIT_KNOWN};
+    if (ioctl(pidfd, _IOWR(0xff, 11, struct exit_info), &info) < 0
+        || !(info.mask & EXIT_KNOWN))
+        return STATUS_UNKNOWN;
+    return info.status;
+}
+
+
+/* The raw status of our child, which is reaped. */
+static int
+reap_status(int pidfd)
+{
+    siginfo_t info = {0};
+    int result;
+    do
+        result = waitid(P_PIDFD, (id_t)pidfd, &info,
+                        WEXITED | WNOHANG | __WALL);
+    while (result < 0 && errno == EINTR);
+    if (result < 0)
+        return status_of_reaped(pidfd);
+    if (info.si_pid == 0)
+        return STILL_THERE;
+    if (info.si_code == CLD_EXITED)
+        return (info.si_status & 0xff) << 8;
+    return info.si_status | (info.si_code == CLD_DUMPED ? 0x80 : 0);
+}
+
+
+/* collect(pidfd, status_fd, /): reap the process.  The raw wait status of the
+ * program, as nsutil-init reported it where there is one (status_fd, else
+ * -1); -1 where nobody knows it any more; None while the process runs. */
+static PyObject *
+process_collect(PyObject *module, PyObject *args)
+{
+    (void)module;
+    int pidfd, status_fd, reported;
+    if (!PyArg_ParseTuple(args, "ii:collect", &pidfd, &status_fd))
+        return NULL;
+    int status = reap_status(pidfd);
+    if (status == STILL_THERE)
+        Py_RETURN_NONE;
+    if (status_fd >= 0
+        && read(status_fd, &reported, sizeof reported) == sizeof reported)
+        status = reported;
+    return PyLong_FromLong(status);
+}
+
 
 PyMethodDef process_methods[] = {
+    {"spawn", process_spawn, METH_VARARGS,
+     "spawn($module, plans, slots, shape, program, files, maps, /)\n--\n\n"
+     "Start a program: (pid, pidfd, program_pid, status_fd), or what failed."},
+    {"await_exit", process_await, METH_VARARGS,
+     "await_exit($module, pidfd, nanoseconds, /)\n--\n\n"
+     "Whether the process has ended by then; negative: wait for ever."},
+    {"collect", process_collect, METH_VARARGS,
+     "collect($module, pidfd, status_fd, /)\n--\n\n"
+     "Reap the process: the program's raw wait status, None while it runs."},
     {NULL, NULL, 0, NULL},
 };

@@ -1,1 +1,306 @@
-/* to come */
+/* The parent's side of a spawn; see spawn.h.  No Python here: this runs
+ * without the GIL. */
+#include "spawn.h"
+
+#include "compat.h"
+#include "init_elf.h"
+#include "initfile.h"
+#include "shared.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { LEVEL_SIZE = SPAWN_STACK + SPAWN_GUARD };
+
+
+/* How many processes there will be at once. */
+static int
+levels(const struct spawn *s)
+{
+    return 1 + s->second + s->init + s->watch;
+}
+
+
+/* One stack for each, unreachable pages below.  0 or -errno. */
+static int
+map_stacks(struct spawn *s)
+{
+    int count = levels(s);
+    void *memory = mmap(NULL, (size_t)count * LEVEL_SIZE, PROT_NONE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK
+                            | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED)
+        return -errno;
+    s->stack = memory;
+    for (int i = 0; i < count; i++)
+        if (mprotect(s->stack + i * LEVEL_SIZE + SPAWN_GUARD, SPAWN_STACK,
+                     PROT_READ | PROT_WRITE) < 0)
+            return -errno;
+    return 0;
+}
+
+
+/* A pipe, both ends above 2.  0 or -errno with neither open. */
+static int
+open_pipe(int *reader, int *writer)
+{
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) < 0)
+        return -errno;
+    *reader = raise_fd(ends[0]);
+    *writer = raise_fd(ends[1]);
+    return *reader < 0 ? *reader : *writer < 0 ? *writer : 0;
+}
+
+
+/* What the caller's death will be seen by.  A pipe would not do: a fork() of
+ * the caller would hold its other end. */
+static int
+open_life(struct spawn *s)
+{
+    long fd = syscall(SYS_pidfd_open, getpid(), 0);
+    s->life_fd = raise_fd(fd < 0 ? -errno : (int)fd);
+    return s->life_fd < 0 ? s->life_fd : 0;
+}
+
+
+/* A pair of sockets that keep messages apart, both above 2. */
+static int
+open_sockets(int *receiver, int *sender)
+{
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
+        return -errno;
+    *receiver = raise_fd(ends[0]);
+    *sender = raise_fd(ends[1]);
+    return *receiver < 0 ? *receiver : *sender < 0 ? *sender : 0;
+}
+
+
+/* Where the program's status will come from.  A socket, since its first
+ * message says who sent it: the program's pid as seen from here. */
+static int
+open_status(struct spawn *s)
+{
+    int on = 1;
+    int result = open_sockets(&s->status_fd, &s->status_end);
+    if (result == 0
+        && (setsockopt(s->status_fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on)
+                < 0
+            || fcntl(s->status_fd, F_SETFL, O_NONBLOCK) < 0))
+        result = -errno;
+    return result;
+}
+
+
+/* The descriptors between parent and children, as many as this shape needs. */
+struct ends {
+    int error;                  /* what the stage writes, to be read */
+    int receiver;               /* of the joiner's child */
+};
+
+static int
+open_ends(struct spawn *s, struct ends *ends)
+{
+    bool waits = s->init || s->watch;
+    int result = 0;
+    if (waits || s->program.time_fd >= 0) {
+        s->init_fd = open_init();
+        if (s->init_fd < 0) {
+            spawn_failed(s, PART_INIT, 0, -s->init_fd);
+            return s->init_fd;
+        }
+    }
+    if (waits)
+        result = open_status(s);
+    if (result == 0 && waits && s->end_signal)
+        result = open_life(s);
+    if (result == 0 && s->program.time_fd >= 0)
+        result = open_pipe(&ends->error, &s->error_end);
+    if (result == 0 && s->second && !s->watch)
+        result = open_sockets(&ends->receiver, &s->send_end);
+    return result;
+}
+
+
+static void
+shut(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+
+/* Wait for a child that is to be no more.  One that never became a program
+ * has no exit signal: __WALL. */
+static void
+reap_pidfd(int pidfd)
+{
+    siginfo_t info;
+    while (waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED | __WALL) < 0
+           && errno == EINTR)
+        ;
+}
+
+
+static void
+reap_pid(int pid)
+{
+    while (waitpid(pid, NULL, __WALL) < 0 && errno == EINTR)
+        ;
+}
+
+
+/* Room for what comes with a message of one byte. */
+union control {
+    struct cmsghdr header;
+    char space[CMSG_SPACE(sizeof(struct ucred))];
+};
+
+
+/* Receive what is there.  Its data, which control holds, if it is of that
+ * type of SOL_SOCKET; else NULL. */
+static const void *
+receive(int fd, int type, union control *control)
+{
+    char byte;
+    struct iovec data = {&byte, 1};
+    struct msghdr message = {.msg_iov = &data,
+                             .msg_iovlen = 1,
+                             .msg_control = control,
+                             .msg_controllen = sizeof *control};
+    if (recvmsg(fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) != 1)
+        return NULL;
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    return header && header->cmsg_type == type ? CMSG_DATA(header) : NULL;
+}
+
+
+/* The pidfd that the joiner sent.  Where it could not, the pid will do: that
+ * process is our child and not waited for. */
+static int
+receive_pidfd(const struct spawn *s, int receiver)
+{
+    union control control;
+    const int *fd = receive(receiver, SCM_RIGHTS, &control);
+    return fd ? *fd : (int)syscall(SYS_pidfd_open, s->inner_pid, 0);
+}
+
+
+/* The pid that the program's message came from. */
+static int
+receive_pid(int receiver)
+{
+    union control control;
+    const struct ucred *sender = receive(receiver, SCM_CREDENTIALS, &control);
+    return sender ? sender->pid : 0;
+}
+
+
+/* The joiner has ended; its child is ours. */
+static void
+adopt_inner(struct spawn *s, int receiver)
+{
+    reap_pidfd(s->pidfd);
+    shut(&s->pidfd);
+    if (s->run.error) {
+        if (s->inner_pid > 0)
+            reap_pid(s->inner_pid);
+        s->pid = 0;
+        return;
+    }
+    s->pid = s->inner_pid;
+    s->pidfd = receive_pidfd(s, receiver);
+}
+
+
+/* Nothing comes from the stage when the program runs. */
+static void
+hear_stage(struct spawn *s, int error_fd)
+{
+    int record[2];
+    ssize_t n;
+    do
+        n = read(error_fd, record, sizeof record);
+    while (n < 0 && errno == EINTR);
+    if (n == sizeof record)
+        spawn_failed(s, record[0] == STAGE_JOIN_TIME ? PART_JOIN_TIME
+                                                     : PART_EXEC,
+                     0, record[1]);
+}
+
+
+/* The clone, with all signals blocked: no handler may run in the child. */
+static void
+launch(struct spawn *s)
+{
+    unsigned long all = ~0ul;
+    long pid;
+    sc(SYS_rt_sigprocmask, SIG_SETMASK, (long)&all, (long)&s->signals,
+       sizeof all, 0, 0);
+    dumpable_hold(s->hide);
+    if (s->watch)
+        pid = start_child(s, waiter_body, CLONE_PIDFD, &s->pidfd);
+    else
+        pid = start_child(s, first_body, s->flags | CLONE_PIDFD, &s->pidfd);
+    dumpable_release();
+    sc(SYS_rt_sigprocmask, SIG_SETMASK, (long)&s->signals, 0, sizeof all, 0,
+       0);
+    if (pid < 0)
+        spawn_failed(s, PART_CLONE, 0, -pid);
+    else
+        s->pid = (int)pid;
+}
+
+
+/* After the launch: what came of it, and who is whose child. */
+static void
+settle(struct spawn *s, struct ends *ends)
+{
+    if (s->pid > 0 && s->second && !s->watch)
+        adopt_inner(s, ends->receiver);
+    s->program_pid = s->status_fd >= 0 ? receive_pid(s->status_fd) : s->pid;
+    shut(&s->error_end);
+    if (ends->error >= 0 && s->run.error == 0)
+        hear_stage(s, ends->error);
+    s->pidfd = raise_fd(s->pidfd);
+    if (s->run.error && s->pid > 0)
+        reap_pidfd(s->pidfd);
+}
+
+
+int
+spawn(struct spawn *s)
+{
+    struct ends ends = {-1, -1};
+    s->pidfd = s->status_fd = s->status_end = s->life_fd = s->init_fd = -1;
+    s->error_end = s->send_end = s->inner_pidfd = -1;
+    s->pid = s->program_pid = s->inner_pid = s->level = 0;
+    s->stack = NULL;
+    int error = map_stacks(s);
+    if (error == 0)
+        error = open_ends(s, &ends);
+    if (error)
+        spawn_failed(s, PART_PREPARE, 0, -error);
+    else {
+        launch(s);
+        settle(s, &ends);
+    }
+    if (s->stack)
+        munmap(s->stack, (size_t)levels(s) * LEVEL_SIZE);
+    int *closed[] = {&ends.error, &ends.receiver, &s->status_end, &s->life_fd,
+                     &s->init_fd, &s->error_end, &s->send_end};
+    for (size_t i = 0; i < sizeof closed / sizeof *closed; i++)
+        shut(closed[i]);
+    if (s->run.error) {
+        shut(&s->pidfd);
+        shut(&s->status_fd);
+        return -1;
+    }
+    return 0;
+}

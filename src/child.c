@@ -1,0 +1,473 @@
+/* What the children of a spawn do until they become programs; see spawn.h.
+ *
+ * Everything here runs in the caller's memory while the caller's thread
+ * stands still and its other threads do not: raw system calls only, no
+ * malloc, no locks, no Python.  All signals are blocked until the program's
+ * mask is set, as its last act but exec; no handler of ours may run here.
+ *
+ * The exit signal of every clone is 0, which exec makes SIGCHLD: a child that
+ * never became a program makes no SIGCHLD and cannot be reaped by others.
+ */
+#include "spawn.h"
+
+#include "closefds.h"
+#include "compat.h"
+#include "init_elf.h"
+
+#include <errno.h>
+#include <linux/capability.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+enum { FAILED = 127, LAST_SIGNAL = 64 };
+
+/* The kernel's struct sigaction; a mask of zeros needs no exact place. */
+struct action {
+    void (*handler)(int);
+    unsigned long zeros[4];
+};
+
+typedef unsigned long mask_t;
+
+
+void
+spawn_failed(struct spawn *s, enum spawn_part part, int step, long error)
+{
+    if (s->run.error)
+        return;
+    s->run.plan = (int)part;
+    s->run.step = step;
+    s->run.error = (int)error;
+}
+
+
+/* A number as text of at most NUMBER_SIZE bytes. */
+static void
+write_number(char *text, int value)
+{
+    int length = 1;
+    for (int rest = value; rest > 9; rest /= 10)
+        length++;
+    text[length] = 0;
+    for (; length > 0; value /= 10)
+        text[--length] = (char)('0' + value % 10);
+}
+
+
+/* Run one of the plans.  Whether it succeeded. */
+static bool
+do_part(struct spawn *s, enum spawn_part part)
+{
+    if (s->plan[part] == NULL || run_steps(s->plan[part], &s->run) == 0)
+        return true;
+    s->run.plan = (int)part;
+    return false;
+}
+
+
+long
+start_child(struct spawn *s, int (*body)(void *), unsigned long flags,
+            int *pidfd)
+{
+    char *top = s->stack + ++s->level * (SPAWN_STACK + SPAWN_GUARD);
+    unsigned long all = flags | CLONE_VM | CLONE_VFORK;
+    int pid = clone(body, top, (int)all, s, pidfd, NULL, NULL);
+    return pid < 0 ? -errno : pid;
+}
+
+
+static void
+set_action(int signal, void (*handler)(int))
+{
+    struct action action = {handler, {0}};
+    sc(SYS_rt_sigaction, signal, (long)&action, 0, sizeof(mask_t), 0, 0);
+}
+
+
+/* Caught signals get their default, as exec would do: the mask is set before
+ * exec, and a handler must not run in memory that is not the child's own.
+ * Where a child of this one will be waited for, SIGCHLD must not be ignored,
+ * or its status were lost. */
+static void
+reset_signals(struct spawn *s)
+{
+    struct action action;
+    for (int signal = 1; signal <= LAST_SIGNAL; signal++) {
+        if (sc(SYS_rt_sigaction, signal, 0, (long)&action, sizeof(mask_t), 0,
+               0) < 0)
+            continue;
+        bool ignored = action.handler == SIG_IGN;
+        if (signal == SIGCHLD)
+            s->child_ignored = ignored;
+        if (action.handler != SIG_DFL && !ignored)
+            set_action(signal, SIG_DFL);
+    }
+    if (s->init || s->watch)
+        set_action(SIGCHLD, SIG_DFL);
+}
+
+
+/* The program. */
+
+/* Put each redirection in its place.  A source that lies where another one
+ * goes is moved out of the way first.  0 or -errno. */
+static long
+redirect(const struct program *program)
+{
+    long from[3], result = 0;
+    for (int i = 0; i < 3; i++) {
+        from[i] = program->redirect[i];
+        if (from[i] >= 0 && from[i] < 3 && from[i] != i)
+            from[i] = sc(SYS_fcntl, from[i], F_DUPFD_CLOEXEC, 3, 0, 0, 0);
+        if (from[i] < -1)
+            return from[i];
+    }
+    for (int i = 0; i < 3 && result >= 0; i++)
+        if (from[i] == i)
+            result = sc(SYS_fcntl, i, F_SETFD, 0, 0, 0, 0);
+        else if (from[i] >= 0)
+            result = sc(SYS_dup3, from[i], i, 0, 0, 0, 0);
+    return result < 0 ? result : 0;
+}
+
+
+/* Have one more descriptor survive, as its own argument of the stage. */
+static void
+keep_for_stage(struct program *program, int fd, char *text)
+{
+    int at = program->keep_count++;
+    for (; at > 0 && program->keep[at - 1] > fd; at--)
+        program->keep[at] = program->keep[at - 1];
+    program->keep[at] = fd;
+    write_number(text, fd);
+}
+
+
+/* The descriptors of the stage, under numbers that nothing else uses. */
+static bool
+keep_stage(struct spawn *s)
+{
+    struct program *program = &s->program;
+    long time_fd = sc(SYS_fcntl, program->time_fd, F_DUPFD, 3, 0, 0, 0);
+    long error_fd = sc(SYS_fcntl, s->error_end, F_DUPFD, 3, 0, 0, 0);
+    if (time_fd < 0 || error_fd < 0) {
+        spawn_failed(s, PART_JOIN_TIME, 0,
+                     time_fd < 0 ? -time_fd : -error_fd);
+        return false;
+    }
+    keep_for_stage(program, (int)time_fd, s->number[0]);
+    keep_for_stage(program, (int)error_fd, s->number[1]);
+    return true;
+}
+
+
+static bool
+arrange_files(struct spawn *s)
+{
+    struct program *program = &s->program;
+    if (program->time_fd >= 0 && !keep_stage(s))
+        return false;
+    long result = redirect(program);
+    if (result < 0) {
+        spawn_failed(s, PART_FILES, -1, -result);
+        return false;
+    }
+    for (int i = 0; i < program->keep_count; i++) {
+        result = sc(SYS_fcntl, program->keep[i], F_SETFD, 0, 0, 0, 0);
+        if (result < 0) {
+            spawn_failed(s, PART_FILES, program->keep[i], -result);
+            return false;
+        }
+    }
+    if (program->close_others)
+        close_others(program->keep, program->keep_count,
+                     program->no_close_range);
+    return true;
+}
+
+
+/* A TIME namespace is joined after an exec: CAP_SYS_ADMIN must get that far,
+ * and a change of uid or an exec without uid 0 takes it.  Before the
+ * credentials: keep the permitted set over a change of uid. */
+static void
+keep_admin(void)
+{
+    sc(SYS_prctl, PR_SET_KEEPCAPS, 1, 0, 0, 0, 0);
+}
+
+
+/* After the credentials: make it ambient.  What nsutil-init is to take back:
+ * 1 ambient, 2 inheritable.  Where it fails, joining will say EPERM. */
+static int
+carry_admin(void)
+{
+    struct __user_cap_header_struct head = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct data[2];
+    unsigned admin = 1u << CAP_SYS_ADMIN;
+    int carried = 0;
+    if (sc(SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, CAP_SYS_ADMIN, 0,
+           0, 0) == 1
+        || sc(SYS_capget, (long)&head, (long)data, 0, 0, 0, 0) < 0)
+        return 0;
+    if (!(data[0].inheritable & admin))
+        carried |= 2;
+    data[0].inheritable |= admin;
+    if (sc(SYS_capset, (long)&head, (long)data, 0, 0, 0, 0) == 0
+        && sc(SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_SYS_ADMIN,
+              0, 0, 0) == 0)
+        carried |= 1;
+    return carried;
+}
+
+
+/* The dispositions and the mask that the program starts with. */
+static void
+set_program_signals(const struct spawn *s)
+{
+    if (s->child_ignored)
+        set_action(SIGCHLD, SIG_IGN);
+    if (s->program.default_pipe_signals) {
+        set_action(SIGPIPE, SIG_DFL);
+        set_action(SIGXFSZ, SIG_DFL);
+    }
+    sc(SYS_rt_sigprocmask, SIG_SETMASK, (long)&s->signals, 0,
+       sizeof s->signals, 0, 0);
+}
+
+
+/* Become the first candidate that can be run.  As execvp(3), a path that is
+ * not there matters least.  Returns on failure only. */
+static void
+run_program(struct spawn *s)
+{
+    const struct program *program = &s->program;
+    long error = -ENOENT, first = 0;
+    for (char *const *path = program->candidates; *path; path++) {
+        error = sc(SYS_execve, (long)*path, (long)program->argv,
+                   (long)program->envp, 0, 0, 0);
+        if (error != -ENOENT && error != -ENOTDIR && first == 0)
+            first = error;
+    }
+    spawn_failed(s, PART_EXEC, 0, first ? -first : -error);
+}
+
+
+/* Become nsutil-init's stage, which becomes the program.  Returns on failure
+ * only. */
+static void
+run_stage(struct spawn *s, int carried)
+{
+    const struct program *program = &s->program;
+    write_number(s->number[2], carried);
+    long error = sc(SYS_execveat, s->init_fd, (long)"",
+                    (long)program->stage_argv, (long)program->envp,
+                    AT_EMPTY_PATH, 0);
+    spawn_failed(s, PART_INIT, 0, -error);
+}
+
+
+static int
+be_program(struct spawn *s)
+{
+    bool stage = s->program.time_fd >= 0;
+    if (s->status_end >= 0)     /* the sender is what matters */
+        sc(SYS_write, s->status_end, (long)"", 1, 0, 0, 0);
+    if (stage)
+        keep_admin();
+    if (!do_part(s, PART_CREDENTIALS) || !do_part(s, PART_IDENTITY))
+        return FAILED;
+    if (s->watch)
+        sc(SYS_prctl, PR_SET_PDEATHSIG, s->end_signal, 0, 0, 0, 0);
+    int carried = stage ? carry_admin() : 0;
+    if (!arrange_files(s))
+        return FAILED;
+    set_program_signals(s);
+    if (stage)
+        run_stage(s, carried);
+    else
+        run_program(s);
+    return FAILED;
+}
+
+
+static int
+program_body(void *spawn)
+{
+    return be_program(spawn);
+}
+
+
+/* Init and waiter. */
+
+static void
+reap(long pid)
+{
+    if (pid > 0)
+        sc(SYS_wait4, pid, 0, __WALL, 0, 0, 0);
+}
+
+
+/* Become nsutil-init, waiting for that child, with three descriptors and
+ * nothing else.  Returns on failure only, with the child ended: it would have
+ * nobody to wait for it. */
+static int
+be_waiter(struct spawn *s, long pid)
+{
+    char *argv[] = {"nsutil-init", "w", s->number[2], s->number[3], NULL};
+    int keep[1];
+    write_number(s->number[2], (int)pid);
+    write_number(s->number[3], s->end_signal);
+    sc(SYS_dup3, s->status_end, 0, 0, 0, 0, 0);
+    if (s->life_fd >= 0)
+        sc(SYS_dup3, s->life_fd, 1, 0, 0, 0, 0);
+    else
+        sc(SYS_close, 1, 0, 0, 0, 0, 0);
+    sc(SYS_dup3, s->init_fd, 2, O_CLOEXEC, 0, 0, 0);
+    close_others(keep, 0, s->program.no_close_range);
+    long error = sc(SYS_execveat, 2, (long)"", (long)argv, (long)(argv + 4),
+                    AT_EMPTY_PATH, 0);
+    spawn_failed(s, PART_INIT, 0, -error);
+    sc(SYS_kill, pid, SIGKILL, 0, 0, 0, 0);
+    reap(pid);
+    return FAILED;
+}
+
+
+/* Where the program leads a session or group of its own, so does what stands
+ * for it outside. */
+static void
+lead(const struct spawn *s)
+{
+    if (s->new_session)
+        sc(SYS_setsid, 0, 0, 0, 0, 0, 0);
+    else if (s->new_group)
+        sc(SYS_setpgid, 0, 0, 0, 0, 0, 0);
+}
+
+
+/* Start a child and become the waiter of the program that it is by then, or
+ * of the one that it has made for this process and ended. */
+static int
+start_and_wait(struct spawn *s, int (*body)(void *), unsigned long flags,
+               enum spawn_part part)
+{
+    lead(s);
+    long pid = start_child(s, body, flags, NULL);
+    if (pid < 0)
+        spawn_failed(s, part, 0, -pid);
+    if (s->run.error) {
+        reap(pid);
+        reap(s->inner_pid);
+        return FAILED;
+    }
+    if (s->inner_pid > 0) {
+        reap(pid);
+        pid = s->inner_pid;
+    }
+    return be_waiter(s, pid);
+}
+
+
+/* PID 1 or the program. */
+static int
+inner_body(void *spawn)
+{
+    struct spawn *s = spawn;
+    if (!do_part(s, PART_SETUP))
+        return FAILED;
+    if (!s->init)
+        return be_program(s);
+    return start_and_wait(s, program_body, 0, PART_INNER_CLONE);
+}
+
+
+/* The first process. */
+
+/* Make this process the owner of a pipe: whoever holds the other end can ask
+ * for its pid, and gets the one of its own PID namespace. */
+static void
+sign(int fd)
+{
+    long pid = sc(SYS_getpid, 0, 0, 0, 0, 0, 0);
+    sc(SYS_fcntl, fd, F_SETOWN, pid, 0, 0, 0);
+}
+
+
+/* Let the other side write the maps.  It must be the only one that holds its
+ * end of the pipe, so that its death is seen. */
+static bool
+await_maps(struct spawn *s)
+{
+    char answer = 0;
+    long n;
+    sc(SYS_close, s->answer_peer, 0, 0, 0, 0, 0);
+    sign(s->ready_fd);
+    n = sc(SYS_write, s->ready_fd, (long)"r", 1, 0, 0, 0);
+    if (n == 1)
+        n = sc(SYS_read, s->answer_fd, (long)&answer, 1, 0, 0, 0);
+    if (n != 1)
+        spawn_failed(s, PART_AWAIT_MAPS, 0, n < 0 ? -n : ECANCELED);
+    return n == 1;
+}
+
+
+/* Pass the pidfd of the joiner's child on to the caller. */
+static void
+send_pidfd(const struct spawn *s)
+{
+    char byte = 0;
+    struct iovec data = {&byte, 1};
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(sizeof(int))];
+    } control = {.header = {CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS}};
+    struct msghdr message = {.msg_iov = &data,
+                             .msg_iovlen = 1,
+                             .msg_control = &control,
+                             .msg_controllen = CMSG_SPACE(sizeof(int))};
+    *(int *)CMSG_DATA(&control.header) = s->inner_pidfd;
+    sc(SYS_sendmsg, s->send_end, (long)&message, 0, 0, 0, 0);
+}
+
+
+/* Start the process that is inside, as a child of whoever made this one. */
+static int
+start_inner(struct spawn *s)
+{
+    long pid = start_child(s, inner_body, CLONE_PARENT | CLONE_PIDFD,
+                           &s->inner_pidfd);
+    if (pid < 0)
+        spawn_failed(s, PART_INNER_CLONE, 0, -pid);
+    else
+        s->inner_pid = (int)pid;
+    if (s->run.error)
+        return FAILED;
+    if (s->send_end >= 0)
+        send_pidfd(s);
+    return 0;
+}
+
+
+int
+first_body(void *spawn)
+{
+    struct spawn *s = spawn;
+    if (!s->watch)
+        reset_signals(s);
+    if (!do_part(s, PART_ENTER) || !do_part(s, PART_MAPS))
+        return FAILED;
+    if (s->ready_fd >= 0 && !await_maps(s))
+        return FAILED;
+    return s->second ? start_inner(s) : inner_body(s);
+}
+
+
+int
+waiter_body(void *spawn)
+{
+    struct spawn *s = spawn;
+    reset_signals(s);
+    return start_and_wait(s, first_body, s->flags, PART_CLONE);
+}

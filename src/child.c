@@ -78,6 +78,7 @@ start_child(struct spawn *s, int (*body)(void *), unsigned long flags,
 }
 
 
+/* Set a disposition, with no flags and an empty mask. */
 static void
 set_action(int signal, void (*handler)(int))
 {
@@ -96,7 +97,8 @@ reset_signals(struct spawn *s)
     struct action action;
     for (int signal = 1; signal <= LAST_SIGNAL; signal++) {
         if (sc(SYS_rt_sigaction, signal, 0, (long)&action, sizeof(mask_t), 0,
-               0) < 0)
+               0)
+            < 0)
             continue;
         bool ignored = action.handler == SIG_IGN;
         if (signal == SIGCHLD)
@@ -153,8 +155,7 @@ keep_stage(struct spawn *s)
     long time_fd = sc(SYS_fcntl, program->time_fd, F_DUPFD, 3, 0, 0, 0);
     long error_fd = sc(SYS_fcntl, s->error_end, F_DUPFD, 3, 0, 0, 0);
     if (time_fd < 0 || error_fd < 0) {
-        spawn_failed(s, PART_JOIN_TIME, 0,
-                     time_fd < 0 ? -time_fd : -error_fd);
+        spawn_failed(s, PART_JOIN_TIME, 0, time_fd < 0 ? -time_fd : -error_fd);
         return false;
     }
     keep_for_stage(program, (int)time_fd, s->number[0]);
@@ -163,6 +164,8 @@ keep_stage(struct spawn *s)
 }
 
 
+/* All descriptors of the program, the last thing before exec: nothing that a
+ * step opened or used may be hit.  Whether it succeeded. */
 static bool
 arrange_files(struct spawn *s)
 {
@@ -208,7 +211,8 @@ carry_admin(void)
     unsigned admin = 1u << CAP_SYS_ADMIN;
     int carried = 0;
     if (sc(SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, CAP_SYS_ADMIN, 0,
-           0, 0) == 1
+           0, 0)
+            == 1
         || sc(SYS_capget, (long)&head, (long)data, 0, 0, 0, 0) < 0)
         return 0;
     if (!(data[0].inheritable & admin))
@@ -216,7 +220,8 @@ carry_admin(void)
     data[0].inheritable |= admin;
     if (sc(SYS_capset, (long)&head, (long)data, 0, 0, 0, 0) == 0
         && sc(SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_SYS_ADMIN,
-              0, 0, 0) == 0)
+              0, 0, 0)
+               == 0)
         carried |= 1;
     return carried;
 }
@@ -261,13 +266,14 @@ run_stage(struct spawn *s, int carried)
 {
     const struct program *program = &s->program;
     write_number(s->number[2], carried);
-    long error = sc(SYS_execveat, s->init_fd, (long)"",
-                    (long)program->stage_argv, (long)program->envp,
-                    AT_EMPTY_PATH, 0);
+    long error =
+        sc(SYS_execveat, s->init_fd, (long)"", (long)program->stage_argv,
+           (long)program->envp, AT_EMPTY_PATH, 0);
     spawn_failed(s, PART_INIT, 0, -error);
 }
 
 
+/* From the namespaces to the program.  Returns on failure only. */
 static int
 be_program(struct spawn *s)
 {
@@ -292,6 +298,7 @@ be_program(struct spawn *s)
 }
 
 
+/* be_program() as clone(2) calls it. */
 static int
 program_body(void *spawn)
 {
@@ -301,6 +308,7 @@ program_body(void *spawn)
 
 /* Init and waiter. */
 
+/* Wait for a child that failed; there may be none. */
 static void
 reap(long pid)
 {
@@ -450,6 +458,7 @@ start_inner(struct spawn *s)
 }
 
 
+/* Into the namespaces, and on to what is inside. */
 int
 first_body(void *spawn)
 {
@@ -464,6 +473,7 @@ first_body(void *spawn)
 }
 
 
+/* Outside of all namespaces, the parent of what is inside. */
 int
 waiter_body(void *spawn)
 {

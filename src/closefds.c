@@ -39,6 +39,7 @@ close_ranges(const int *keep, int count)
 }
 
 
+/* Whether a descriptor is not to be closed. */
 static bool
 is_kept(const int *keep, int count, long fd)
 {
@@ -71,8 +72,9 @@ open_list(void)
     struct statfs fs;
     long fd = sc(SYS_openat, AT_FDCWD, (long)"/proc/thread-self/fd",
                  O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0, 0, 0);
-    if (fd >= 0 && (sc(SYS_fstatfs, fd, (long)&fs, 0, 0, 0, 0) < 0
-                    || fs.f_type != NSU_PROC_MAGIC)) {
+    if (fd >= 0
+        && (sc(SYS_fstatfs, fd, (long)&fs, 0, 0, 0, 0) < 0
+            || fs.f_type != NSU_PROC_MAGIC)) {
         sc(SYS_close, fd, 0, 0, 0, 0, 0);
         return -1;
     }
@@ -87,7 +89,8 @@ close_listed(long directory, const int *keep, int count)
     char buffer[2048] __attribute__((aligned(8)));
     long n;
     while ((n = sc(SYS_getdents64, directory, (long)buffer, sizeof buffer, 0,
-                   0, 0)) > 0)
+                   0, 0))
+           > 0)
         for (long at = 0; at < n;) {
             const struct entry *entry = (const void *)(buffer + at);
             long fd = number_of(entry->name);

@@ -87,6 +87,7 @@ sc(long number, long a, long b, long c, long d, long e)
 #endif
 
 
+/* End this process. */
 __attribute__((noreturn)) static void
 leave(int code)
 {
@@ -95,6 +96,7 @@ leave(int code)
 }
 
 
+/* The decimal number that a text begins with; 0 if it begins with none. */
 static int
 number(const char *text)
 {
@@ -195,8 +197,8 @@ end_tree(int main_pid)
     if (main_pid)
         sc(__NR_kill, main_pid, SIGKILL, 0, 0, 0);
     for (int round = 0; round < 10000; round++) {
-        long fd = sc(__NR_openat, AT_FDCWD,
-                     (long)"/proc/thread-self/children", O_RDONLY, 0, 0);
+        long fd = sc(__NR_openat, AT_FDCWD, (long)"/proc/thread-self/children",
+                     O_RDONLY, 0, 0);
         long n = fd < 0 ? 0 : sc(__NR_read, fd, (long)list, sizeof list, 0, 0);
         sc(__NR_close, fd, 0, 0, 0, 0);
         if (n > 0)
@@ -235,6 +237,7 @@ settle(const mask_t *all)
 }
 
 
+/* Wait, reap and forward until there is a reason to end. */
 __attribute__((noreturn)) static void
 wait_for(int main_pid, int signal)
 {
@@ -273,13 +276,15 @@ drop_carried(int carried)
     if (carried & 1)
         sc(__NR_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_LOWER, CAP_SYS_ADMIN, 0,
            0);
-    if (carried & 2 && sc(__NR_capget, (long)&head, (long)data, 0, 0, 0) == 0) {
+    if (carried & 2
+        && sc(__NR_capget, (long)&head, (long)data, 0, 0, 0) == 0) {
         data[0].inheritable &= ~(1u << CAP_SYS_ADMIN);
         sc(__NR_capset, (long)&head, (long)data, 0, 0, 0);
     }
 }
 
 
+/* Say what went wrong, and end. */
 __attribute__((noreturn)) static void
 give_up(int error_fd, int stage, long error)
 {
@@ -289,6 +294,7 @@ give_up(int error_fd, int stage, long error)
 }
 
 
+/* Join the TIME namespace and become the program. */
 __attribute__((noreturn)) static void
 stage(char **argv, char **envp)
 {

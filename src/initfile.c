@@ -54,7 +54,8 @@ make_memfd(void)
     int result = write_init(fd);
     if (result == 0
         && fcntl(fd, F_ADD_SEALS,
-                 F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0)
+                 F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
+               < 0)
         result = -errno;
     if (result < 0) {
         close(fd);
@@ -95,8 +96,8 @@ make_file_in(const char *directory)
 static int
 make_file(void)
 {
-    const char *directories[] = {"/dev/shm", getenv("XDG_RUNTIME_DIR"),
-                                 "/run", "/tmp", "/var/tmp"};
+    const char *directories[] = {"/dev/shm", getenv("XDG_RUNTIME_DIR"), "/run",
+                                 "/tmp", "/var/tmp"};
     for (size_t i = 0; i < sizeof directories / sizeof *directories; i++) {
         int fd = directories[i] ? make_file_in(directories[i]) : -1;
         if (fd >= 0)

@@ -27,8 +27,8 @@ struct request {
 static void *
 hold_memory(struct request *r, Py_ssize_t count, size_t size)
 {
-    PyObject *block = PyBytes_FromStringAndSize(NULL,
-                                                count * (Py_ssize_t)size);
+    PyObject *block =
+        PyBytes_FromStringAndSize(NULL, count * (Py_ssize_t)size);
     if (block == NULL || PyList_Append(r->held, block) < 0) {
         Py_XDECREF(block);
         return NULL;
@@ -87,6 +87,7 @@ hold_environ(struct request *r)
 }
 
 
+/* How many items stand before the NULL. */
 static Py_ssize_t
 vector_length(char *const *vector)
 {
@@ -254,6 +255,7 @@ process_spawn(PyObject *module, PyObject *args)
 }
 
 
+/* The clock of the deadlines. */
 static long long
 monotonic_ns(void)
 {
@@ -333,8 +335,8 @@ reap_status(int pidfd)
     siginfo_t info = {0};
     int result;
     do
-        result = waitid(P_PIDFD, (id_t)pidfd, &info,
-                        WEXITED | WNOHANG | __WALL);
+        result =
+            waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED | WNOHANG | __WALL);
     while (result < 0 && errno == EINTR);
     if (result < 0)
         return status_of_reaped(pidfd);

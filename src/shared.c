@@ -34,6 +34,7 @@ start_anew(void)
 }
 
 
+/* The lock alone, for fork() too, whose handlers are in place by then. */
 static void
 lock(void)
 {

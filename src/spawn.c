@@ -30,15 +30,16 @@ static int
 map_stacks(struct spawn *s)
 {
     int count = levels(s);
-    void *memory = mmap(NULL, (size_t)count * LEVEL_SIZE, PROT_NONE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK
-                            | MAP_NORESERVE, -1, 0);
+    void *memory =
+        mmap(NULL, (size_t)count * LEVEL_SIZE, PROT_NONE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED)
         return -errno;
     s->stack = memory;
     for (int i = 0; i < count; i++)
         if (mprotect(s->stack + i * LEVEL_SIZE + SPAWN_GUARD, SPAWN_STACK,
-                     PROT_READ | PROT_WRITE) < 0)
+                     PROT_READ | PROT_WRITE)
+            < 0)
             return -errno;
     return 0;
 }
@@ -99,10 +100,11 @@ open_status(struct spawn *s)
 
 /* The descriptors between parent and children, as many as this shape needs. */
 struct ends {
-    int error;                  /* what the stage writes, to be read */
-    int receiver;               /* of the joiner's child */
+    int error; /* what the stage writes, to be read */
+    int receiver; /* of the joiner's child */
 };
 
+/* 0 or -errno; spawn() closes what is open. */
 static int
 open_ends(struct spawn *s, struct ends *ends)
 {
@@ -148,6 +150,7 @@ reap_pidfd(int pidfd)
 }
 
 
+/* The same by pid, for a child that nobody else can reap. */
 static void
 reap_pid(int pid)
 {
@@ -229,8 +232,8 @@ hear_stage(struct spawn *s, int error_fd)
         n = read(error_fd, record, sizeof record);
     while (n < 0 && errno == EINTR);
     if (n == sizeof record)
-        spawn_failed(s, record[0] == STAGE_JOIN_TIME ? PART_JOIN_TIME
-                                                     : PART_EXEC,
+        spawn_failed(s,
+                     record[0] == STAGE_JOIN_TIME ? PART_JOIN_TIME : PART_EXEC,
                      0, record[1]);
 }
 
@@ -294,7 +297,7 @@ spawn(struct spawn *s)
     if (s->stack)
         munmap(s->stack, (size_t)levels(s) * LEVEL_SIZE);
     int *closed[] = {&ends.error, &ends.receiver, &s->status_end, &s->life_fd,
-                     &s->init_fd, &s->error_end, &s->send_end};
+                     &s->init_fd, &s->error_end,  &s->send_end};
     for (size_t i = 0; i < sizeof closed / sizeof *closed; i++)
         shut(closed[i]);
     if (s->run.error) {

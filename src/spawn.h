@@ -32,11 +32,11 @@ enum spawn_part {
     PART_CLONE = SPAWN_PLANS,   /* the first clone, with the namespaces */
     PART_AWAIT_MAPS,            /* the other side wrote none */
     PART_INNER_CLONE,           /* the clones inside */
-    PART_FILES,                 /* descriptors; the step is the one at fault */
+    PART_FILES, /* descriptors; the step is the one at fault */
     PART_JOIN_TIME,
     PART_EXEC,
-    PART_INIT,                  /* nsutil-init could not be made or run */
-    PART_PREPARE                /* pipes and memory in the parent */
+    PART_INIT, /* nsutil-init could not be made or run */
+    PART_PREPARE /* pipes and memory in the parent */
 };
 
 enum { SPAWN_LEVELS = 4, SPAWN_STACK = 64 * 1024, SPAWN_GUARD = 64 * 1024 };
@@ -45,16 +45,16 @@ enum { SPAWN_LEVELS = 4, SPAWN_STACK = 64 * 1024, SPAWN_GUARD = 64 * 1024 };
 struct program {
     char *const *argv;
     char *const *envp;
-    char *const *candidates;    /* paths, tried in order */
-    int redirect[3];            /* what becomes 0, 1, 2; -1: what is there */
-    int *keep;                  /* descriptors it gets, ascending; there is
+    char *const *candidates; /* paths, tried in order */
+    int redirect[3]; /* what becomes 0, 1, 2; -1: what is there */
+    int *keep; /* descriptors it gets, ascending; there is
                                    room for two more */
     int keep_count;
-    bool close_others;          /* all from 3 on that it does not get */
-    bool default_pipe_signals;  /* SIGPIPE and SIGXFSZ, which Python ignores */
-    bool no_close_range;        /* for tests: as an old kernel */
-    int time_fd;                /* a TIME namespace to join last, or -1 */
-    char **stage_argv;          /* with time_fd: room for STAGE_ARGS, the
+    bool close_others; /* all from 3 on that it does not get */
+    bool default_pipe_signals; /* SIGPIPE and SIGXFSZ, which Python ignores */
+    bool no_close_range; /* for tests: as an old kernel */
+    int time_fd; /* a TIME namespace to join last, or -1 */
+    char **stage_argv; /* with time_fd: room for STAGE_ARGS, the
                                    candidates, argv and a NULL */
 };
 
@@ -62,36 +62,36 @@ enum { STAGE_ARGS = 6, NUMBER_SIZE = 12 };
 
 struct spawn {
     /* What to do. */
-    const struct plan *plan[SPAWN_PLANS];       /* NULL: nothing */
+    const struct plan *plan[SPAWN_PLANS]; /* NULL: nothing */
     struct program program;
-    unsigned long flags;        /* CLONE_NEW* of the first clone */
-    bool second, init, watch;   /* as drawn above */
-    bool hide;                  /* somebody else's namespaces are joined */
-    bool new_session, new_group;        /* of init and waiter, as the program's
+    unsigned long flags; /* CLONE_NEW* of the first clone */
+    bool second, init, watch; /* as drawn above */
+    bool hide; /* somebody else's namespaces are joined */
+    bool new_session, new_group; /* of init and waiter, as the program's
                                            own: who signals the group of the
                                            handle must not hit the caller's */
-    int end_signal;             /* to the program when the caller ends, or 0 */
-    int ready_fd, answer_fd, answer_peer;       /* maps from outside: pipes to
+    int end_signal; /* to the program when the caller ends, or 0 */
+    int ready_fd, answer_fd, answer_peer; /* maps from outside: pipes to
                                            write to, to read from, and the
                                            latter's other end; else -1 */
 
-    struct run run;             /* slots; part, step and errno of a failure */
+    struct run run; /* slots; part, step and errno of a failure */
 
     /* What came of it. */
-    int pid, pidfd;             /* the caller's child */
-    int program_pid;            /* as the caller sees it, 0: not at all */
-    int status_fd;              /* raw status of the program, or -1 */
+    int pid, pidfd; /* the caller's child */
+    int program_pid; /* as the caller sees it, 0: not at all */
+    int status_fd; /* raw status of the program, or -1 */
 
     /* Between parent and children. */
-    unsigned long signals;      /* the caller's mask, for the program */
-    bool child_ignored;         /* SIGCHLD was */
+    unsigned long signals; /* the caller's mask, for the program */
+    bool child_ignored; /* SIGCHLD was */
     char *stack;
-    int level;                  /* clones so far */
+    int level; /* clones so far */
     int inner_pid, inner_pidfd; /* made by the joiner for the caller */
-    int status_end, life_fd, init_fd;   /* of nsutil-init */
-    int error_end;              /* of the stage before the program */
-    int send_end;               /* of the joiner, for inner_pidfd */
-    char number[4][NUMBER_SIZE];        /* arguments of nsutil-init */
+    int status_end, life_fd, init_fd; /* of nsutil-init */
+    int error_end; /* of the stage before the program */
+    int send_end; /* of the joiner, for inner_pidfd */
+    char number[4][NUMBER_SIZE]; /* arguments of nsutil-init */
 };
 
 /* Start the program.  0, or -1 with s->run saying what failed and nothing

@@ -129,7 +129,9 @@ def _check_types(new: NSType, joins: tuple[Join, ...]) -> None:
 def _check_needed_types(options: dict[str, Any], new: NSType) -> None:
     for name, needed in NEEDS_NEW.items():
         if name in options and not new & needed:
-            raise ValueError(f"{name}={options[name]!r} needs {str(needed).upper()} among the new types, which are {new or 'none'}")
+            raise ValueError(
+                f"{name}={options[name]!r} needs {str(needed).upper()} among the new types, which are {new or 'none'}"
+            )
 
 
 def _check_pairs(options: dict[str, Any], new: NSType) -> None:
@@ -138,8 +140,8 @@ def _check_pairs(options: dict[str, Any], new: NSType) -> None:
 
         if needs_deny(options.get("gid_map")):
             raise ValueError(
-                f"setgroups='allow' contradicts gid_map={options.get('gid_map')!r}: a gid map that the child writes itself "
-                f"requires 'deny' (user_namespaces(7))"
+                f"setgroups='allow' contradicts gid_map={options.get('gid_map')!r}: "
+                f"a gid map that the child writes itself requires 'deny' (user_namespaces(7))"
             )
     if options.get("init") is False and options.get("kill_child") not in (None, False, True, 9) and new & PID:
         raise ValueError(
@@ -180,9 +182,13 @@ def check_block(recipe: Namespace) -> None:
 def check_thread(recipe: Namespace) -> None:
     """ValueError when a fresh thread cannot do what the recipe says."""
     if recipe.types & USER:
-        raise ValueError("a thread cannot enter a USER namespace, only a single-threaded process can: use .run() or .call()")
+        raise ValueError(
+            "a thread cannot enter a USER namespace, only a single-threaded process can: use .run() or .call()"
+        )
     if recipe.joined & TIME:
-        raise ValueError("a thread cannot join a TIME namespace, only a single-threaded process can: use .run() or .call()")
+        raise ValueError(
+            "a thread cannot join a TIME namespace, only a single-threaded process can: use .run() or .call()"
+        )
     allowed = {"monotonic", "boottime"}
     refused = [name for name in CHILD_ONLY if name in recipe._options and name not in allowed]
     if refused:

@@ -42,7 +42,19 @@ class ChildPlan:
     ``keep``: descriptors that stay open until the child has started.
     """
 
-    __slots__ = ("clone_flags", "credentials", "enter", "init", "join_time", "joins", "keep", "maps", "second", "setup", "slots")
+    __slots__ = (
+        "clone_flags",
+        "credentials",
+        "enter",
+        "init",
+        "join_time",
+        "joins",
+        "keep",
+        "maps",
+        "second",
+        "setup",
+        "slots",
+    )
 
     clone_flags: int
     enter: Steps
@@ -170,7 +182,9 @@ def _credential_steps(recipe: Namespace, plan: ChildPlan) -> Steps:
     _identity(builder, recipe)
     if where is not None:
         _chdir(builder, where, ok=0 if recipe.cwd is not None else ANY_ERROR)
-        builder.add("check_cwd", label="check that the working directory is below the root", filename=str(recipe.cwd or "."))
+        builder.add(
+            "check_cwd", label="check that the working directory is below the root", filename=str(recipe.cwd or ".")
+        )
     return builder.build()
 
 
@@ -198,7 +212,9 @@ def _join(builder: PlanBuilder, recipe: Namespace) -> None:
         for number, _, inode in join.identity:
             if number != TIME:
                 entry = "pid_for_children" if number == PID else name_of(number)
-                builder.add("verify_ns", own, entry.encode(), inode, label=f"verify: {join.label}", filename=_object_of(join))
+                builder.add(
+                    "verify_ns", own, entry.encode(), inode, label=f"verify: {join.label}", filename=_object_of(join)
+                )
     builder.add("close", own, label="close /proc/thread-self/ns")
 
 
@@ -283,7 +299,9 @@ def _target_root(builder: PlanBuilder, recipe: Namespace, plan: ChildPlan) -> No
         return
     process = _process_target(recipe)
     plan.keep.append(process.open_path("root"))
-    builder.add("fchdir", builder.keep(plan.keep[-1]), label=f"go to the root of {process}", filename=process.path("root"))
+    builder.add(
+        "fchdir", builder.keep(plan.keep[-1]), label=f"go to the root of {process}", filename=process.path("root")
+    )
     builder.add("chroot", b".", label=f"take the root of {process}", filename=process.path("root"))
 
 

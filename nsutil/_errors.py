@@ -80,7 +80,9 @@ def step_error(err: int, step: str, filename: str | bytes | None = None, context
     The subclass is the one that the errno stands for (PermissionError, ...).
     """
     shown = os.fsdecode(filename) if filename is not None else None
-    error = OSError(err, f"{os.strerror(err)} [{step}]", shown) if shown else OSError(err, f"{os.strerror(err)} [{step}]")
+    error = (
+        OSError(err, f"{os.strerror(err)} [{step}]", shown) if shown else OSError(err, f"{os.strerror(err)} [{step}]")
+    )
     hint = _hint(err, step, context)
     error.step = step  # type: ignore[attr-defined]
     error.hint = hint  # type: ignore[attr-defined]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         def fileno(self) -> int: ...
 
     Slot: TypeAlias = tuple[int]
-    Argument: TypeAlias = int | bytes | None | Slot | tuple[bytes, ...] | list[int]
+    Argument: TypeAlias = int | bytes | Slot | tuple[bytes, ...] | list[int] | None
 
 
 class Slots:

@@ -346,4 +346,3 @@ def _resolve_name(name: str, types: NSType) -> list[Join]:
     from ._target import resolve
 
     return [join for nstype in each(types) for join in resolve(named.open(name, nstype))]
-

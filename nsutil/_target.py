@@ -10,7 +10,7 @@ import os
 from operator import index
 
 from . import _ns
-from ._types import NAMES, NSType, USER, each, name_of, parse_types
+from ._types import NAMES, USER, NSType, each, name_of, parse_types
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,7 +107,9 @@ class Join:
 
     __slots__ = ("handle", "identity", "types")
 
-    def __init__(self, handle: Process | NamespaceFile, types: NSType, identity: tuple[tuple[int, int, int], ...]) -> None:
+    def __init__(
+        self, handle: Process | NamespaceFile, types: NSType, identity: tuple[tuple[int, int, int], ...]
+    ) -> None:
         self.handle = handle
         self.types = types
         self.identity = identity
@@ -221,9 +223,7 @@ def _resolve_process_or_file(target: object, wanted: NSType | None) -> list[Join
         return join_process(Process.of_pid(index(pid)), wanted)
     if hasattr(target, "fileno"):
         return resolve_fd(target.fileno(), wanted)
-    raise TypeError(
-        f"a target must be a pid, a path, a Popen, a namespace file, set or reference, not {target!r}"
-    )
+    raise TypeError(f"a target must be a pid, a path, a Popen, a namespace file, set or reference, not {target!r}")
 
 
 def resolve_fd(fd: int, wanted: NSType | None) -> list[Join]:

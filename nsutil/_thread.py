@@ -91,4 +91,3 @@ def enter_for_good(recipe: Namespace) -> NamespaceSet | None:
             held.close()
         raise
     return held
-

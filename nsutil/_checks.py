@@ -138,7 +138,7 @@ def _check_pairs(options: dict[str, Any], new: NSType) -> None:
     if options.get("setgroups") == "allow" and new & USER:
         from ._idmap import needs_deny
 
-        if needs_deny(options.get("gid_map")):
+        if needs_deny(options.get("uid_map"), options.get("gid_map")):
             raise ValueError(
                 f"setgroups='allow' contradicts gid_map={options.get('gid_map')!r}: "
                 f"a gid map that the child writes itself requires 'deny' (user_namespaces(7))"

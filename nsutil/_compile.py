@@ -139,7 +139,7 @@ def _maps(recipe: Namespace, slots: Slots) -> MapWriter | None:
         return None
     from ._idmap import map_writer
 
-    return map_writer(recipe.uid_map, recipe.gid_map, recipe.setgroups, slots)
+    return map_writer(recipe.uid_map, recipe.gid_map, recipe.setgroups, slots, recipe.owner)
 
 
 def _enter_steps(recipe: Namespace, plan: ChildPlan) -> Steps:

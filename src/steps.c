@@ -4,8 +4,10 @@
 #include "compat.h"
 #include "credsteps.h"
 #include "mountsteps.h"
+#include "targets.h"
 
 #include <errno.h>
+#include <linux/openat2.h>
 #include <net/if.h>
 #include <stdbool.h>
 #include <string.h>
@@ -67,24 +69,55 @@ sc(long number, long a, long b, long c, long d, long e, long f)
 #endif
 
 
+/* Is it procfs that the descriptor is of?  0, or -EXDEV. */
+static long
+check_procfs(long fd)
+{
+    struct statfs fs;
+    long result = sc(SYS_fstatfs, fd, (long)&fs, 0, 0, 0, 0);
+    return result == 0 && fs.f_type != NSU_PROC_MAGIC ? -EXDEV : result;
+}
+
+
+/* "/proc/..." for writing: its descriptor, or -errno; -EXDEV when /proc is
+ * something else or when anything lies over the file or the way to it. */
+static long
+open_proc(const char *path)
+{
+    struct open_how how = {.flags = O_WRONLY | O_CLOEXEC,
+                           .resolve = RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS};
+    long proc = sc(SYS_openat, AT_FDCWD, (long)"/proc",
+                   O_PATH | O_DIRECTORY | O_CLOEXEC, 0, 0, 0);
+    if (proc < 0)
+        return proc;
+    long fd = check_procfs(proc);
+    if (fd == 0)
+        fd = sc(SYS_openat2, proc, (long)path + sizeof "/proc/" - 1,
+                (long)&how, sizeof how, 0, 0);
+    sc(SYS_close, proc, 0, 0, 0, 0, 0);
+    if (!is_unavailable(fd))
+        return fd;
+    fd = sc(SYS_openat, AT_FDCWD, (long)path, O_WRONLY | O_CLOEXEC, 0, 0, 0);
+    long result = fd < 0 ? fd : check_procfs(fd);
+    if (result == 0)
+        return fd;
+    shut(fd);
+    return result;
+}
+
+
 /* write_proc(path, data, length): write to a file of procfs, in one write.
- * -EXDEV when something else lies over it: a map or an offset swallowed by
- * an over-mounted file would leave the child with rights nobody meant. */
+ * A map or an offset swallowed by a file laid over it would leave the child
+ * with rights that nobody meant. */
 long
 step_write_proc(struct run *run, const long *arg)
 {
     (void)run;
-    struct statfs fs;
-    long fd = sc(SYS_openat, AT_FDCWD, arg[0],
-                 O_WRONLY | O_CLOEXEC | O_NOFOLLOW, 0, 0, 0);
+    long fd = open_proc((const char *)arg[0]);
     if (fd < 0)
         return fd;
-    long result = sc(SYS_fstatfs, fd, (long)&fs, 0, 0, 0, 0);
-    if (result == 0 && fs.f_type != NSU_PROC_MAGIC)
-        result = -EXDEV;
-    if (result == 0)
-        result = sc(SYS_write, fd, arg[1], arg[2], 0, 0, 0);
-    sc(SYS_close, fd, 0, 0, 0, 0, 0);
+    long result = sc(SYS_write, fd, arg[1], arg[2], 0, 0, 0);
+    shut(fd);
     return result;
 }
 

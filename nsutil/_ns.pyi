@@ -1,9 +1,9 @@
 """The system calls behind nsutil; see the docstrings at run time."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, Self, TypeAlias, final
 
-from _typeshed import FileDescriptorLike
+from _typeshed import FileDescriptorLike, ReadableBuffer
 
 # calls.c
 def unshare(flags: int) -> None: ...
@@ -62,3 +62,37 @@ class Block:
     def __exit__(self, *exc: object) -> None: ...
     def __aenter__(self) -> NoReturn: ...
     def __aexit__(self, *exc: object) -> NoReturn: ...
+
+# pychild.c
+@final
+class Child:
+    def __new__(cls) -> Self: ...
+    def fork(
+        self,
+        serve: Callable[[], object],
+        plans: tuple[Plan | None, ...],
+        slots: Sequence[FileDescriptorLike] = (),
+        *,
+        clone_flags: int = 0,
+        second: bool = False,
+        init: bool = False,
+        joins: bool = False,
+        new_time: bool = False,
+        join_time: int = -1,
+        mapped: bool = False,
+        parent_signal: int = 0,
+    ) -> None: ...
+    def unblock(self) -> None: ...
+    def go(self) -> None: ...
+    def wait(self, timeout: int = -1, /) -> int | None: ...
+    def end(self) -> None: ...
+    @property
+    def pid(self) -> int: ...
+    @property
+    def pidfd(self) -> int: ...
+    @property
+    def channel(self) -> int: ...
+
+# message.c
+def send(fd: int, kind: int, data: ReadableBuffer, /) -> None: ...
+def receive(fd: int, watch: int = -1, timeout: float | None = None, /) -> tuple[int, bytes] | None: ...

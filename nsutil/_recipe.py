@@ -253,13 +253,13 @@ class Namespace(_ns.Block):
 
         return spawn_recipe(self, args, **options)
 
-    def call(self, func: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    def call(self, func: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call a function in a forked child in these namespaces."""
         from ._call import call_recipe
 
         return call_recipe(self, func, args, kwargs)
 
-    def thread(self, func: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+    def thread(self, func: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Call a function on a fresh thread in these namespaces."""
         from ._thread import thread_recipe
 

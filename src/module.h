@@ -21,12 +21,14 @@ extern PyMethodDef plan_methods[];      /* plan.c */
 extern PyMethodDef probe_methods[];     /* probe.c: for the doctor */
 extern PyMethodDef process_methods[];   /* process.c: spawn, fork */
 extern PyMethodDef scan_methods[];      /* scanmod.c */
+extern PyMethodDef message_methods[];   /* message.c */
 
 /* Add the types of that file to the module and its state.  0, or -1 with an
  * exception set. */
 int plan_add_types(PyObject *module, struct module_state *state);
 int guard_add_types(PyObject *module, struct module_state *state);
 int block_add_types(PyObject *module, struct module_state *state);
+int child_add_type(PyObject *module);
 
 /* Raise the OSError of err with a filename (NULL: none).  Returns NULL. */
 PyObject *ns_oserror(int err, const char *filename);

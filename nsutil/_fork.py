@@ -1,0 +1,192 @@
+"""A forked child in the namespaces of a recipe, which runs Python."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import struct
+import sys
+
+from . import _ns
+from ._errors import ChildDied, step_error
+from ._types import PID, TIME, NSType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ._compile import ChildPlan
+    from ._plan import Steps
+    from ._recipe import Namespace
+
+# Kinds of message of the set-up (src/message.h).
+FAILED, READY = 1, 2
+# What is done between the plans: enum own_step of src/forked.h.
+OWN_STEPS = (
+    ("unshare", None),
+    ("fork into the PID namespace", None),
+    ("enter the new TIME namespace", "/proc/self/ns/time_for_children"),
+    ("join the TIME namespace", None),
+    ("become nsutil's init", None),
+)
+
+
+class Forked:
+    """The child of one recipe, from its fork to its end.
+
+    ``child.end()`` must be called whatever happens: it kills and reaps what is
+    still there, in one call that no signal handler can come between.
+    """
+
+    def __init__(self, recipe: Namespace) -> None:
+        self.recipe = recipe
+        self.child = _ns.Child()
+        self.init = False
+        self._plans: tuple[Steps | None, ...] = ()
+        self._plan: ChildPlan
+
+    def start(self, serve: Callable[[], object]) -> None:
+        """Fork; ``serve()`` runs inside, after which the child ends.
+
+        Raises what making the plan raises, OSError where fork(2) fails,
+        RuntimeError in a subinterpreter.
+        """
+        from ._compile import compile_child
+
+        flush_output()
+        self._plan = plan = compile_child(self.recipe)
+        try:
+            self._fork(plan, serve)
+        finally:
+            plan.close()
+
+    def _fork(self, plan: ChildPlan, serve: Callable[[], object]) -> None:
+        maps, self.init = plan.maps, plan.init
+        self._plans = (plan.enter, maps.self_write if maps else None, plan.setup, plan.credentials)
+        new, signal_ = self.recipe.new, parent_signal(self.recipe, plan.init)
+        try:
+            self.child.fork(
+                serve,
+                tuple(steps.plan if steps else None for steps in self._plans),
+                plan.slots.presets,
+                clone_flags=plan.clone_flags,
+                second=plan.second or bool(new & PID or (signal_ and self.recipe.kill_child)),
+                init=plan.init,
+                joins=plan.joins,
+                new_time=bool(new & TIME),
+                join_time=plan.join_time.fileno() if plan.join_time else -1,
+                mapped=maps is not None and not maps.self_write,
+                parent_signal=signal_,
+            )
+        except OSError as error:
+            raise step_error(error.errno or 0, "fork a child") from None
+
+    def receive(self, timeout: float | None = None) -> tuple[int, bytes]:
+        """The next message that is not about the set-up.
+
+        Raises OSError for a step that failed, ChildDied when the child ended
+        without a message, TimeoutError after ``timeout`` seconds.
+        """
+        while True:
+            message = _ns.receive(self.child.channel, self.child.pidfd, timeout)
+            if message is None:
+                raise self._died(self.child.wait())
+            if message[0] == READY:
+                self._write_maps()
+            elif message[0] == FAILED:
+                raise self._failed(*struct.unpack("=iii", message[1]))
+            else:
+                return message
+
+    def _write_maps(self) -> None:
+        assert self._plan.maps is not None
+        self._plan.maps.writer(self.child.pid)
+        self.child.go()
+
+    def _failed(self, plan: int, step: int, errno: int) -> OSError:
+        if plan < len(self._plans):
+            steps = self._plans[plan]
+            assert steps is not None
+            return steps.error(step, errno)
+        label, filename = OWN_STEPS[step]
+        if label == "unshare":
+            label = f"unshare({str(NSType(self._plan.clone_flags)).upper()})"
+        return step_error(errno, label, filename)
+
+    def _died(self, status: int | None) -> ChildDied:
+        if status is None or status < 0:
+            return ChildDied("the child ended without a result, and somebody else reaped it")
+        if os.WIFSIGNALED(status):
+            number = os.WTERMSIG(status)
+            return ChildDied(f"the child was killed by {_signal_name(number)} before it returned", signal=number)
+        code = os.WEXITSTATUS(status)
+        return ChildDied(f"the child exited with status {code} before it returned", status=code)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Reap the child; its wait status, -1 when somebody else took that.
+
+        Raises TimeoutError after ``timeout`` seconds.
+        """
+        status = self.child.wait(-1 if timeout is None else math.ceil(timeout * 1000))
+        if status is None:
+            raise TimeoutError("timed out")
+        return status
+
+    def kill_tree(self) -> None:
+        """SIGKILL to the child and its descendants; nsutil's init takes its own along."""
+        if self.child.pid and not self.init:
+            kill_tree(self.child.pid)
+
+
+def parent_signal(recipe: Namespace, init: bool) -> int:
+    """What the child gets when this process ends; 0: nothing."""
+    if recipe.kill_child is None:
+        return int(signal.SIGKILL) if init else 0
+    return int(signal.SIGKILL) if recipe.kill_child is True else int(recipe.kill_child)
+
+
+def flush_output() -> None:
+    """Write out what is buffered, so that parent and child do not both do it."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, ValueError, OSError):  # None, closed, or nobody reads
+            pass
+
+
+def kill_tree(pid: int) -> None:
+    """SIGKILL to a child of this process and to its descendants.
+
+    Each is stopped before its children are looked up, so that none is missed;
+    those that left the tree (daemons) are.
+    """
+    found = [pid]
+    for each in found:
+        _signal(each, signal.SIGSTOP)
+        found += _children(each)
+    for each in found:
+        _signal(each, signal.SIGKILL)
+
+
+def _children(pid: int) -> Iterator[int]:
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children") as file:
+                yield from map(int, file.read().split())
+    except OSError:  # it has ended, or the kernel keeps no such list
+        return
+
+
+def _signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except OSError:
+        pass
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return f"signal {number} ({signal.Signals(number).name})"
+    except ValueError:  # most real-time signals have no name
+        return f"signal {number}"

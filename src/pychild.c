@@ -1,0 +1,456 @@
+/* _ns.Child: one forked child that runs Python, from fork() to its end. */
+#include "fork.h"
+#include "forked.h"
+#include "plan.h"
+
+#include "compat.h"
+#include "initfile.h"
+#include "nsthread.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+typedef struct {
+    PyObject_HEAD
+    pid_t pid;                  /* 0: not forked, or ended and reaped */
+    int pidfd;                  /* -1: none */
+    int end[CHANNELS];          /* this process's ends of the pipes */
+    unsigned generation;        /* the process that may wait for it */
+    sigset_t mask;              /* to restore in the child */
+} ChildObject;
+
+
+/* Child(): nothing forked yet. */
+static PyObject *
+child_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {NULL};
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, ":Child", names))
+        return NULL;
+    allocfunc alloc = PyType_GetSlot(type, Py_tp_alloc);
+    ChildObject *self = (ChildObject *)alloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    self->pidfd = -1;
+    for (int i = 0; i < CHANNELS; i++)
+        self->end[i] = -1;
+    return (PyObject *)self;
+}
+
+
+/* The plans of a fork from a tuple of Plans or Nones.  0, or -1 with an
+ * exception set. */
+static int
+take_plans(PyObject *module, PyObject *plans, struct forked *work)
+{
+    if (!PyTuple_Check(plans) || PyTuple_Size(plans) != PLANS) {
+        PyErr_Format(PyExc_TypeError, "plans must be a tuple of %d", PLANS);
+        return -1;
+    }
+    for (int i = 0; i < PLANS; i++) {
+        PyObject *plan = PyTuple_GetItem(plans, i);
+        if (plan == Py_None)
+            continue;
+        work->plan[i] = plan_of(module, plan);
+        if (work->plan[i] == NULL)
+            return -1;
+    }
+    return 0;
+}
+
+
+/* The arguments of Child.fork().  0, or -1 with an exception set. */
+static int
+take_fork_arguments(PyObject *module, PyObject *args, PyObject *keywords,
+                    PyObject **serve, struct forked *work)
+{
+    static char *names[] = {"serve", "plans", "slots", "clone_flags", "second",
+                            "init", "joins", "new_time", "join_time",
+                            "mapped", "parent_signal", NULL};
+    PyObject *plans, *slots = NULL;
+    memset(work, 0, sizeof *work);
+    work->program = work->join_time = -1;
+    if (!PyArg_ParseTupleAndKeywords(
+            args, keywords, "OO|O$ippppipi:fork", names, serve, &plans, &slots,
+            &work->clone_flags, &work->second, &work->init, &work->joins,
+            &work->new_time, &work->join_time, &work->mapped,
+            &work->parent_signal))
+        return -1;
+    if (take_plans(module, plans, work) < 0)
+        return -1;
+    return run_preset(&work->run, slots);
+}
+
+
+/* Close what is open of one process's ends. */
+static void
+close_ends(int *end)
+{
+    for (int i = 0; i < CHANNELS; i++) {
+        if (end[i] >= 0)
+            close(end[i]);
+        end[i] = -1;
+    }
+}
+
+
+/* One pipe; the parent reads REPORT and STATUS and writes the others.  0, or
+ * an errno. */
+static int
+make_pipe(ChildObject *self, struct forked *work, int which)
+{
+    int ends[2];
+    int parent_reads = which == REPORT || which == STATUS;
+    /* Never block on a status that init did not live to write. */
+    if (pipe2(ends, O_CLOEXEC | (which == STATUS ? O_NONBLOCK : 0)) < 0)
+        return errno;
+    self->end[which] = ends[!parent_reads];
+    work->end[which] = ends[parent_reads];
+    return 0;
+}
+
+
+/* The pipes that this child needs.  0, or an errno. */
+static int
+make_pipes(ChildObject *self, struct forked *work)
+{
+    const int needed[CHANNELS] = {
+        [REPORT] = 1,
+        [GO] = work->mapped,
+        [STATUS] = work->second,
+        [LIFE] = work->second && work->parent_signal == SIGKILL,
+    };
+    int error = 0;
+    for (int i = 0; i < CHANNELS; i++)
+        work->end[i] = -1;
+    for (int i = 0; i < CHANNELS && error == 0; i++)
+        if (needed[i])
+            error = make_pipe(self, work, i);
+    memcpy(work->parent_end, self->end, sizeof work->parent_end);
+    return error;
+}
+
+
+/* Run serve() and end the process: not even an exception may unwind into the
+ * frames of the caller of call(), who believes to be in the parent. */
+static _Noreturn void
+serve_and_exit(PyObject *serve)
+{
+    PyObject *done = PyObject_CallObject(serve, NULL);
+    if (done == NULL)
+        PyErr_Print();
+    _exit(done ? 0 : 70);
+}
+
+
+/* In the function's process: what it needs of the Child. */
+static _Noreturn void
+start_python(ChildObject *self, PyObject *serve, struct forked *work)
+{
+    for (int i = 0; i < CHANNELS; i++)
+        self->end[i] = -1;
+    self->end[REPORT] = work->end[REPORT];
+    PyOS_AfterFork_Child();
+    serve_and_exit(serve);
+}
+
+
+/* Fork, with everything between in one piece: no Python code runs in the
+ * parent until the child is noted in self.  0, or an errno. */
+static int
+fork_noted(ChildObject *self, PyObject *serve, struct forked *work)
+{
+    work->parent = getpid();
+    fork_begin(&self->mask);
+    pid_t pid = fork();
+    if (pid == 0) {
+        forked_run(work);
+        start_python(self, serve, work);
+    }
+    int error = pid < 0 ? errno : 0;
+    if (pid > 0) {
+        self->pid = pid;
+        self->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+        /* ESRCH: gone already, and reaped by the kernel or another thread. */
+        error = self->pidfd < 0 && errno != ESRCH ? errno : 0;
+    }
+    fork_parent(&self->mask);
+    return error;
+}
+
+
+/* End the child at once.  Where init runs it, init takes the whole tree along
+ * and is the last to go. */
+static void
+kill_child(ChildObject *self)
+{
+    enum { PATIENCE = 500 };
+    struct pollfd entry = {self->pidfd, POLLIN, 0};
+    if (self->end[LIFE] >= 0 && self->pidfd >= 0) {
+        close(self->end[LIFE]);
+        self->end[LIFE] = -1;
+        if (poll(&entry, 1, PATIENCE) > 0)
+            return;
+    }
+    if (self->pidfd >= 0)
+        syscall(SYS_pidfd_send_signal, self->pidfd, SIGKILL, NULL, 0);
+    else
+        kill(self->pid, SIGKILL);
+}
+
+
+/* Kill and reap, close the pipes.  Without an exception and without running
+ * handlers: it is for the paths on which one has been raised.  In a process
+ * that inherited the object it is somebody else's child. */
+static void
+end_child(ChildObject *self)
+{
+    siginfo_t info;
+    if (self->generation != fork_generation())
+        return;
+    if (self->pid > 0) {
+        idtype_t by = self->pidfd >= 0 ? P_PIDFD : P_PID;
+        id_t id = (id_t)(self->pidfd >= 0 ? self->pidfd : self->pid);
+        Py_BEGIN_ALLOW_THREADS
+        kill_child(self);
+        while (waitid(by, id, &info, WEXITED) < 0 && errno == EINTR)
+            ;
+        Py_END_ALLOW_THREADS
+        self->pid = 0;
+    }
+    if (self->pidfd >= 0)
+        close(self->pidfd);
+    self->pidfd = -1;
+    close_ends(self->end);
+}
+
+
+PyDoc_STRVAR(fork_doc,
+"fork($self, /, serve, plans, slots=(), *, clone_flags=0, second=False,\n"
+"     init=False, joins=False, new_time=False, join_time=-1,\n"
+"     mapped=False, parent_signal=0)\n--\n\n"
+"Fork; the child runs the plans, then serve(), then ends.");
+
+static PyObject *
+child_fork(PyObject *object, PyObject *args, PyObject *keywords)
+{
+    ChildObject *self = (ChildObject *)object;
+    struct forked work;
+    PyObject *serve, *module = PyType_GetModule(Py_TYPE(object));
+    if (take_fork_arguments(module, args, keywords, &serve, &work) < 0)
+        return NULL;
+    if (self->pid) {
+        PyErr_SetString(PyExc_RuntimeError, "this Child has forked before");
+        return NULL;
+    }
+    if (fork_allowed(module, "call") < 0)
+        return NULL;
+    self->generation = fork_generation();
+    int error = make_pipes(self, &work);
+    if (error == 0 && work.second)
+        work.program = open_init();
+    if (error == 0 && work.second && work.program < 0)
+        error = -work.program;
+    if (error == 0)
+        error = fork_noted(self, serve, &work);
+    close_ends(work.end);
+    if (work.program >= 0)
+        close(work.program);
+    if (error) {
+        end_child(self);
+        return ns_oserror(error, NULL);
+    }
+    Py_RETURN_NONE;
+}
+
+
+PyDoc_STRVAR(unblock_doc,
+"unblock($self, /)\n--\n\n"
+"In the child: the signal mask that the parent had before the fork.");
+
+static PyObject *
+child_unblock(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    pthread_sigmask(SIG_SETMASK, &((ChildObject *)object)->mask, NULL);
+    Py_RETURN_NONE;
+}
+
+
+PyDoc_STRVAR(go_doc,
+"go($self, /)\n--\n\n"
+"In the parent: the id maps are written, the child may go on.");
+
+static PyObject *
+child_go(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    if (write(((ChildObject *)object)->end[GO], "", 1) != 1)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    Py_RETURN_NONE;
+}
+
+
+PyDoc_STRVAR(end_doc,
+"end($self, /)\n--\n\n"
+"Kill and reap the child if it is still there.  Never raises.");
+
+static PyObject *
+child_end(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    end_child((ChildObject *)object);
+    Py_RETURN_NONE;
+}
+
+
+/* waitid's answer as wait(2) spells it. */
+static int
+raw_status(const siginfo_t *info)
+{
+    if (info->si_code == CLD_EXITED)
+        return info->si_status << 8;
+    return info->si_status | (info->si_code == CLD_DUMPED ? 0x80 : 0);
+}
+
+
+/* Reap the child, which has ended.  init knows best what became of the
+ * function's process; -1 when somebody else reaped it. */
+static int
+reap(ChildObject *self)
+{
+    siginfo_t info;
+    int reported;
+    int result = self->pidfd < 0
+                     ? -1
+                     : waitid(P_PIDFD, (id_t)self->pidfd, &info, WEXITED);
+    self->pid = 0;
+    if (self->end[STATUS] >= 0
+        && read(self->end[STATUS], &reported, sizeof reported)
+               == sizeof reported)
+        return reported;
+    return result < 0 ? -1 : raw_status(&info);
+}
+
+
+PyDoc_STRVAR(wait_doc,
+"wait($self, timeout=-1, /)\n--\n\n"
+"The wait status of the child; None when it still runs after timeout\n"
+"milliseconds (-1: no limit), -1 when somebody else reaped it.");
+
+static PyObject *
+child_wait(PyObject *object, PyObject *args)
+{
+    ChildObject *self = (ChildObject *)object;
+    int timeout = -1, result;
+    if (!PyArg_ParseTuple(args, "|i:wait", &timeout))
+        return NULL;
+    struct pollfd entry = {self->pidfd, POLLIN, 0};
+    while (self->pidfd >= 0) {
+        Py_BEGIN_ALLOW_THREADS
+        result = poll(&entry, 1, timeout);
+        Py_END_ALLOW_THREADS
+        if (result == 0)
+            Py_RETURN_NONE;
+        if (result > 0)
+            break;
+        if (errno != EINTR)
+            return PyErr_SetFromErrno(PyExc_OSError);
+        if (PyErr_CheckSignals() < 0)
+            return NULL;
+    }
+    return PyLong_FromLong(reap(self));
+}
+
+
+static void
+child_dealloc(PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    end_child((ChildObject *)object);
+    freefunc release = PyType_GetSlot(type, Py_tp_free);
+    release(object);
+    Py_DECREF(type);
+}
+
+
+/* The attributes; none of them fails. */
+static PyObject *
+child_get_pid(PyObject *object, void *unused)
+{
+    (void)unused;
+    return PyLong_FromLong(((ChildObject *)object)->pid);
+}
+
+
+/* As above. */
+static PyObject *
+child_get_channel(PyObject *object, void *unused)
+{
+    (void)unused;
+    return PyLong_FromLong(((ChildObject *)object)->end[REPORT]);
+}
+
+
+/* As above. */
+static PyObject *
+child_get_pidfd(PyObject *object, void *unused)
+{
+    (void)unused;
+    return PyLong_FromLong(((ChildObject *)object)->pidfd);
+}
+
+
+static PyMethodDef child_methods[] = {
+    {"fork", (PyCFunction)(void (*)(void))child_fork,
+     METH_VARARGS | METH_KEYWORDS, fork_doc},
+    {"unblock", child_unblock, METH_NOARGS, unblock_doc},
+    {"go", child_go, METH_NOARGS, go_doc},
+    {"wait", child_wait, METH_VARARGS, wait_doc},
+    {"end", child_end, METH_NOARGS, end_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef child_attributes[] = {
+    {"pid", child_get_pid, NULL, "Its pid; 0 when there is none.", NULL},
+    {"channel", child_get_channel, NULL,
+     "The pipe of its messages: their reader in the parent, their writer in\n"
+     "the child.", NULL},
+    {"pidfd", child_get_pidfd, NULL, "Its pidfd; -1 when there is none.",
+     NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot child_slots[] = {
+    {Py_tp_doc, "Child()\n--\n\n"
+                "A forked child that runs Python.  Killed and reaped when it "
+                "is\ndeallocated in the process that forked it."},
+    {Py_tp_new, child_new},
+    {Py_tp_dealloc, child_dealloc},
+    {Py_tp_methods, child_methods},
+    {Py_tp_getset, child_attributes},
+    {0, NULL},
+};
+
+static PyType_Spec child_spec = {
+    .name = "nsutil._ns.Child",
+    .basicsize = sizeof(ChildObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = child_slots,
+};
+
+
+int
+child_add_type(PyObject *module)
+{
+    PyObject *type = PyType_FromModuleAndSpec(module, &child_spec, NULL);
+    if (type == NULL)
+        return -1;
+    int result = PyModule_AddObjectRef(module, "Child", type);
+    Py_DECREF(type);
+    return result;
+}

@@ -317,8 +317,8 @@ reap(long pid)
 }
 
 
-/* Become nsutil-init, waiting for that child, with three descriptors and
- * nothing else.  Returns on failure only, with the child ended: it would have
+/* Become nsutil-init, waiting for that child (0: for the end of the caller),
+ * with three descriptors and nothing else.  Returns on failure only, with the child ended: it would have
  * nobody to wait for it. */
 static int
 be_waiter(struct spawn *s, long pid)
@@ -337,7 +337,8 @@ be_waiter(struct spawn *s, long pid)
     long error = sc(SYS_execveat, 2, (long)"", (long)argv, (long)(argv + 4),
                     AT_EMPTY_PATH, 0);
     spawn_failed(s, PART_INIT, 0, -error);
-    sc(SYS_kill, pid, SIGKILL, 0, 0, 0, 0);
+    if (pid > 0)
+        sc(SYS_kill, pid, SIGKILL, 0, 0, 0, 0);
     reap(pid);
     return FAILED;
 }
@@ -385,6 +386,10 @@ inner_body(void *spawn)
     struct spawn *s = spawn;
     if (!do_part(s, PART_SETUP))
         return FAILED;
+    if (s->hold) {
+        lead(s);
+        return be_waiter(s, 0);
+    }
     if (!s->init)
         return be_program(s);
     return start_and_wait(s, program_body, 0, PART_INNER_CLONE);

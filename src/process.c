@@ -121,7 +121,8 @@ hold_stage(struct request *r)
 }
 
 
-/* (argv, envp or None, candidates, restore_signals, time_fd or -1) */
+/* (argv, envp or None, candidates, restore_signals, time_fd or -1); without
+ * candidates nsutil-init holds the namespaces */
 static int
 take_program(PyObject *object, struct request *r)
 {
@@ -139,6 +140,7 @@ take_program(PyObject *object, struct request *r)
     program->candidates = hold_vector(r, candidates);
     if (program->candidates == NULL)
         return -1;
+    r->spawn.hold = program->candidates[0] == NULL;
     program->envp = envp == Py_None ? hold_environ(r) : hold_vector(r, envp);
     if (program->envp == NULL)
         return -1;

@@ -108,7 +108,7 @@ struct ends {
 static int
 open_ends(struct spawn *s, struct ends *ends)
 {
-    bool waits = s->init || s->watch;
+    bool waits = s->init || s->watch || s->hold;
     int result = 0;
     if (waits || s->program.time_fd >= 0) {
         s->init_fd = open_init();

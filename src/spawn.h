@@ -8,6 +8,8 @@
  *   second          caller - joiner, which ends; the program (or init with the
  *                   program) becomes the caller's child: a process is inside
  *                   a PID namespace only from its children on
+ *   hold            as the others, with nsutil-init in the program's place: it
+ *                   only keeps the namespaces until it is killed
  *   watch           caller - waiter - any of the above: what ends a tree
  *                   without PID 1 when the caller ends
  *
@@ -65,7 +67,7 @@ struct spawn {
     const struct plan *plan[SPAWN_PLANS]; /* NULL: nothing */
     struct program program;
     unsigned long flags; /* CLONE_NEW* of the first clone */
-    bool second, init, watch; /* as drawn above */
+    bool second, init, watch, hold; /* as drawn above */
     bool hide; /* somebody else's namespaces are joined */
     bool new_session, new_group; /* of init and waiter, as the program's
                                            own: who signals the group of the

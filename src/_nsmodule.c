@@ -90,6 +90,7 @@ ns_as_fd(PyObject *object, int *fd)
 }
 
 
+/* What Python must know of the C side.  0, or -1 with an exception set. */
 static int
 add_constants(PyObject *module)
 {

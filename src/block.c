@@ -142,6 +142,8 @@ get_ready(PyObject *module, BlockObject *self, GuardObject *guard,
 }
 
 
+/* Block.__enter__: enter on the calling thread.  What `as` binds, or NULL
+ * with the thread where it was (RestoreError if that failed). */
 static PyObject *
 block_enter(PyObject *object, PyTypeObject *defining, PyObject *const *args,
             Py_ssize_t nargs, PyObject *keywords)
@@ -209,6 +211,7 @@ block_dealloc(PyObject *object)
 }
 
 
+/* `async with` has no place to run: NULL with TypeError set. */
 static PyObject *
 block_no_async(PyObject *self, PyObject *unused)
 {
@@ -217,8 +220,9 @@ block_no_async(PyObject *self, PyObject *unused)
     PyErr_SetString(PyExc_TypeError,
                     "a namespace block belongs to one thread, an async block "
                     "would hold it across other tasks: use `with` around code "
-                    "without await, or nsutil.aio.run() and nsutil.aio.call()");
-    return NULL;
+                    "would hold it across other tasks: use `with` around "
+                    "code without await, or nsutil.aio.run() and "
+                    "nsutil.aio.call()");
 }
 
 

@@ -27,6 +27,7 @@ get_caps(struct caps *caps)
 }
 
 
+/* Give this thread those capability sets.  0 or -errno. */
 static long
 set_caps(struct caps *caps)
 {

@@ -59,6 +59,7 @@ leave_block(struct block *block)
 }
 
 
+/* Whether the calling thread, in the process that did, entered the block. */
 static bool
 is_ours(const struct block *block)
 {
@@ -88,6 +89,7 @@ leave_orphans(void)
 }
 
 
+/* Why this thread may not leave the block.  NULL with RuntimeError set. */
 static PyObject *
 leave_elsewhere(const struct block *block)
 {
@@ -153,6 +155,8 @@ innermost_guard(PyObject *recipe)
 }
 
 
+/* Leave the innermost block of that recipe on this thread.  None, or NULL
+ * with RuntimeError or RestoreError set. */
 static PyObject *
 leave_innermost(PyObject *recipe)
 {
@@ -199,6 +203,7 @@ guard_for(struct module_state *state, PyObject *recipe, bool *is_new)
 }
 
 
+/* Leave: the guard is what the interpreter keeps as the exit function. */
 static PyObject *
 guard_call(PyObject *object, PyObject *args, PyObject *keywords)
 {
@@ -264,6 +269,7 @@ guard_is_active(PyObject *object, void *unused)
 }
 
 
+/* The recipe whose block this is. */
 static PyObject *
 guard_recipe(PyObject *object, void *unused)
 {
@@ -313,6 +319,7 @@ exit_get(PyObject *self, PyObject *recipe, PyObject *type)
 }
 
 
+/* Block.__exit__(recipe, ...): leave the innermost block of it. */
 static PyObject *
 exit_call(PyObject *self, PyObject *args, PyObject *keywords)
 {

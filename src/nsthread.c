@@ -102,6 +102,7 @@ open_kind(int pidfd, const struct kind *kind)
 }
 
 
+/* Close a descriptor, unless it is closed, and forget it. */
 static void
 close_fd(int *fd)
 {
@@ -319,6 +320,7 @@ heir_of(const struct block *block, int kind)
 }
 
 
+/* Exchange two ints. */
 static void
 swap_int(int *a, int *b)
 {

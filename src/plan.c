@@ -113,6 +113,8 @@ any_argument(PlanObject *self, struct step *step, int index, PyObject *value)
 }
 
 
+/* All arguments of a step, as many as its op takes.  -1 with TypeError or
+ * ValueError set. */
 static int
 step_arguments(PlanObject *self, struct step *step, PyObject *args)
 {
@@ -157,6 +159,7 @@ fill_step(PlanObject *self, struct step *step, PyObject *item)
 }
 
 
+/* Plan(steps): copy and check them all.  NULL with an exception set. */
 static PyObject *
 plan_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
@@ -204,6 +207,7 @@ plan_dealloc(PyObject *object)
 }
 
 
+/* len(plan): the number of steps. */
 static Py_ssize_t
 plan_length(PyObject *self)
 {

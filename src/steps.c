@@ -354,6 +354,7 @@ run_step(const struct step *step, struct run *run)
 }
 
 
+/* Whether a failure of that step counts as success. */
 static bool
 is_tolerated(const struct step *step, long result)
 {

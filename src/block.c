@@ -219,10 +219,10 @@ block_no_async(PyObject *self, PyObject *unused)
     (void)unused;
     PyErr_SetString(PyExc_TypeError,
                     "a namespace block belongs to one thread, an async block "
-                    "would hold it across other tasks: use `with` around code "
                     "would hold it across other tasks: use `with` around "
                     "code without await, or nsutil.aio.run() and "
                     "nsutil.aio.call()");
+    return NULL;
 }
 
 

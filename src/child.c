@@ -318,8 +318,8 @@ reap(long pid)
 
 
 /* Become nsutil-init, waiting for that child (0: for the end of the caller),
- * with three descriptors and nothing else.  Returns on failure only, with the child ended: it would have
- * nobody to wait for it. */
+ * with three descriptors and nothing else.  Returns on failure only, with the
+ * child ended: it would have nobody to wait for it. */
 static int
 be_waiter(struct spawn *s, long pid)
 {

@@ -19,6 +19,23 @@ from ._types import (
     NSType,
 )
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # what __getattr__ finds, for type checkers
+    from . import ioctl as ioctl
+    from ._errors import ChildDied as ChildDied
+    from ._errors import NotANamespace as NotANamespace
+    from ._errors import RestoreError as RestoreError
+    from ._errors import StaleReference as StaleReference
+    from ._errors import WrongNamespaceType as WrongNamespaceType
+    from ._file import NamespaceFile as NamespaceFile
+    from ._file import NamespaceReference as NamespaceReference
+    from ._file import NamespaceSet as NamespaceSet
+    from ._file import current as current
+    from ._file import open as open
+    from ._ns import clone as clone
+    from ._ns import setns as setns
+    from ._ns import unshare as unshare
+
 __version__ = "0.1.0"
 
 # Where each public name lives; see __getattr__.

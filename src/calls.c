@@ -1,6 +1,6 @@
 /* unshare, setns and clone: the thin system calls.  errno becomes an OSError;
  * what the arguments mean is left to the kernel, as the os module does. */
-#include "module.h"
+#include "calls.h"
 
 #include "compat.h"
 #include "nsthread.h"
@@ -166,11 +166,43 @@ call_setns(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
 }
 
 
+PyDoc_STRVAR(clone_doc,
+"clone($module, flags=0)\n--\n\n"
+"Fork a child that goes on in new namespaces; its pid, and 0 in the child.\n"
+"\n"
+"flags: NSType.  As os.fork(), with the namespaces entered before it returns\n"
+"in the child: with PID it is PID 1, with TIME its clocks are the new ones.\n"
+"With USER the ids are unmapped until somebody writes /proc/PID/uid_map.\n"
+"With USER and PID the pid is that of a process in between, which hands\n"
+"signals on, ends as the child ends and takes it along when killed.\n\n"
+"Raises OSError as the kernel says, also for what fails in the child (there\n"
+"is none then), EINVAL for bits that are no namespace; RuntimeError in a\n"
+"subinterpreter.  Warns as os.fork() does when the process has threads.\n"
+"clone(2), unshare(2), pid_namespaces(7), time_namespaces(7).");
+
+static PyObject *
+call_clone(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
+           PyObject *keywords)
+{
+    static const struct signature signature = {"clone", {"flags"}, 0, 1};
+    PyObject *arg[1];
+    int flags = 0;
+    if (bind(&signature, args, nargs, keywords, arg) < 0
+        || (arg[0] != NULL && ns_as_c_int(arg[0], &flags) < 0)
+        || ns_audit("nsutil.clone", "(i)", flags) < 0)
+        return NULL;
+    if (flags & ~NS_ALL_TYPES)
+        return ns_oserror(EINVAL, NULL);
+    return clone_child(module, flags);
+}
+
+
 #define FAST(function) (PyCFunction)(void (*)(void))(function)
 
 PyMethodDef call_methods[] = {
     {"unshare", FAST(call_unshare), METH_FASTCALL | METH_KEYWORDS,
      unshare_doc},
     {"setns", FAST(call_setns), METH_FASTCALL | METH_KEYWORDS, setns_doc},
+    {"clone", FAST(call_clone), METH_FASTCALL | METH_KEYWORDS, clone_doc},
     {NULL, NULL, 0, NULL},
 };

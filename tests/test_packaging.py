@@ -157,13 +157,13 @@ def test_unknown_sanitizer_is_refused(tree: Path) -> None:
     done = subprocess.run(
         [sys.executable, "setup.py", "--version"],
         cwd=tree,
-        env={**os.environ, "NSUTIL_SANITIZE": "adress"},
+        env={**os.environ, "NSUTIL_SANITIZE": "memory"},
         capture_output=True,
         text=True,
         timeout=60,
     )
     assert done.returncode != 0
-    assert "adress is none of address, thread, undefined" in done.stderr
+    assert "memory is none of address, thread, undefined" in done.stderr
 
 
 def test_sources_are_all_named(tree: Path) -> None:
@@ -219,7 +219,7 @@ def test_make_help_lists_every_target() -> None:
     text = (ROOT / "Makefile").read_text()
     targets = set(re.search(r"^\.PHONY: (.*)$", text, re.M)[1].split())  # type: ignore[index]
     done = subprocess.run(["make", "help"], cwd=ROOT, check=True, capture_output=True, text=True, timeout=60)
-    assert set(re.findall(r"^  make (\S+)", done.stdout, re.M)) == targets - {"lint-python", "lint-c"}
+    assert set(re.findall(r"^  make (\S+)", done.stdout, re.M)) == targets - {"$(LINTS)"}
 
 
 def test_readme_commands_exist() -> None:

@@ -235,9 +235,9 @@ README_CODE = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_te
 @support.needs_root
 @pytest.mark.serial
 @pytest.mark.parametrize("code", README_CODE, ids=range(len(README_CODE)))
-def test_readme_code_runs(code: str) -> None:
+def test_readme_code_runs(code: str, tmp_path: Path) -> None:
     command = [sys.executable, "-W", "error", "-c", code]
-    done = subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     if missing := re.search(r"ModuleNotFoundError: (No module named 'nsutil\..*)", done.stderr):
         pytest.skip(missing[1])
     assert done.returncode == 0, done.stderr

@@ -155,6 +155,23 @@ def _status_text(status: int | None) -> str:
     return f"exit status {os.WEXITSTATUS(status)}"
 
 
+@contextlib.contextmanager
+def paused(flags: int = 0) -> Iterator[int]:
+    """The pid of a child in new namespaces that only waits, until the block ends."""
+    import nsutil
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = nsutil.clone(flags)
+    while pid == 0:
+        signal.pause()
+    try:
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
 # Ordinary users
 
 

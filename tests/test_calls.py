@@ -122,7 +122,7 @@ def test_unshare_as_user() -> None:
 def test_setns_joins_by_file(name: str) -> None:
     def child() -> tuple[object, bool]:
         flags = BY_NAME[name]
-        with Sleeper(flags) as pid, open(f"/proc/{pid}/ns/{name}") as file:
+        with support.paused(flags) as pid, open(f"/proc/{pid}/ns/{name}") as file:
             result = outcome(nsutil.setns, file, flags)
             # Children are what moves with PID; TIME moves the caller.
             entry = "pid_for_children" if name == "pid" else name
@@ -131,29 +131,11 @@ def test_setns_joins_by_file(name: str) -> None:
     assert support.in_child(child) == (None, True)
 
 
-class Sleeper:
-    """A child in new namespaces that only waits; as a context manager its pid."""
-
-    def __init__(self, flags: int) -> None:
-        self.flags = flags
-
-    def __enter__(self) -> int:
-        self.pid = nsutil.clone(self.flags)
-        if self.pid == 0:
-            while True:
-                signal.pause()
-        return self.pid
-
-    def __exit__(self, *exc: object) -> None:
-        os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
-
-
 @support.needs_root
 def test_setns_by_pidfd_joins_several_at_once() -> None:
     def child() -> tuple[object, set[str]]:
         before = support.ns_inodes()
-        with Sleeper(UTS | NET | IPC) as pid:
+        with support.paused(UTS | NET | IPC) as pid:
             result = outcome(nsutil.setns, os.pidfd_open(pid), UTS | NET)
             return result, changed(before, support.ns_inodes())
 

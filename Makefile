@@ -94,20 +94,21 @@ bench: $(VENV)/.built $(VENV)/.bench ## Speed against C floors and peers
 ##@ In depth
 
 # A build of its own below build/NAME, which PYTHONPATH puts before the one in place.
-build_apart = $(BIN)/python setup.py -q build --build-base build/$(1) --build-lib build/$(1)/lib
+build_apart = $(BIN)/python setup.py --quiet build --build-base build/$(1) --build-lib build/$(1)/lib
 
 sanitize: $(VENV)/.built $(VENV)/.test ## The tests under ASan and UBSan
 	NSUTIL_SANITIZE=address,undefined $(call build_apart,asan)
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-	ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$(CURDIR)/build/asan/lib $(PYTEST) $(ARGS)
+	ASAN_OPTIONS=detect_leaks=0:handle_segv=0 PYTHONPATH=$(CURDIR)/build/asan/lib $(PYTEST) $(ARGS)
 
+# The children of the tests write their counts too, some of them as ordinary users.
+coverage: export COVERAGE_FILE := $(CURDIR)/build/coverage/data/.coverage
 coverage: $(VENV)/.built $(VENV)/.test ## Lines of Python and C that the tests run, children counted
 	NSUTIL_COVERAGE=1 $(call build_apart,coverage)
-	mkdir -p build/coverage/data && chmod 1777 build/coverage/data && rm -f build/coverage/data/.cov*
-	COVERAGE_FILE=$(CURDIR)/build/coverage/data/.coverage PYTHONPATH=$(CURDIR)/build/coverage/lib \
-	    $(BIN)/coverage run -m pytest $(ARGS)
-	cd build/coverage/data && ../../../$(BIN)/coverage combine -q --rcfile ../../../pyproject.toml
-	COVERAGE_FILE=build/coverage/data/.coverage $(BIN)/coverage report
+	rm -rf build/coverage/data && mkdir build/coverage/data
+	find build/coverage -name '*.gcda' -delete && chmod -R a+rwX build/coverage
+	PYTHONPATH=$(CURDIR)/build/coverage/lib $(BIN)/coverage run $(BIN)/pytest $(ARGS)
+	$(BIN)/coverage combine --quiet && $(BIN)/coverage report
 	$(PIP) install gcovr && $(BIN)/gcovr --root . --filter src/ build/coverage
 
 leaks: ## Every public call in a leak test

@@ -62,7 +62,7 @@ lint-types:
 	$(BIN)/mypy
 
 lint-stubs:
-	$(BIN)/python -m mypy.stubtest nsutil._ns
+	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml nsutil._ns
 
 # One file at a time: that is what -fanalyzer can follow.
 WARNINGS := -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wcast-qual -fanalyzer -Werror

@@ -4,6 +4,7 @@
 #include "plan.h"
 
 #include <sched.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -102,7 +103,7 @@ move(struct block *block, const struct prepared *prepared,
 static struct block *
 enter_block(BlockObject *self, const struct plan *plan, struct run *run)
 {
-    struct block *block = PyMem_RawMalloc(sizeof *block);
+    struct block *block = malloc(sizeof *block);
     if (block == NULL)
         return (struct block *)PyErr_NoMemory();
     int error, wrong;
@@ -113,7 +114,7 @@ enter_block(BlockObject *self, const struct plan *plan, struct run *run)
         block_push(block);
         return block;
     }
-    PyMem_RawFree(block);
+    free(block);
     if (wrong)
         raise_from_python("restore_failed", "(ii)", wrong, error);
     else
@@ -163,7 +164,7 @@ block_enter(PyObject *object, PyTypeObject *defining, PyObject *const *args,
     if (guard && get_ready(module, self, guard, &run, &inside) == 0)
         block = enter_block(self, plan_of(module, self->prepared.plan), &run);
     if (block == NULL) {
-        Py_XDECREF(guard);
+        Py_XDECREF((PyObject *)guard);
         Py_XDECREF(inside);
         return NULL;
     }

@@ -10,6 +10,7 @@
 #include "guard.h"
 
 #include <stdarg.h>
+#include <stdlib.h>
 
 /* The guard made by the look-up of __exit__, waiting for its __enter__. */
 static _Thread_local GuardObject *waiting;
@@ -50,7 +51,7 @@ leave_block(struct block *block)
     Py_BEGIN_ALLOW_THREADS
     error = block_restore(block, &wrong);
     Py_END_ALLOW_THREADS
-    PyMem_RawFree(block);
+    free(block);
     if (!error)
         return 0;
     thread_break(wrong);
@@ -82,7 +83,7 @@ leave_orphans(void)
         }
         else {
             block_close(block);
-            PyMem_RawFree(block);
+            free(block);
         }
     }
     return 0;
@@ -166,7 +167,7 @@ leave_innermost(PyObject *recipe)
                         "no block of this recipe is entered on this thread");
         return NULL;
     }
-    Py_INCREF(guard);
+    Py_INCREF((PyObject *)guard);
     PyObject *result = guard_leave(guard);
     Py_DECREF(guard);
     return result;
@@ -199,7 +200,7 @@ guard_for(struct module_state *state, PyObject *recipe, bool *is_new)
     *is_new = guard == NULL || guard->recipe != recipe || guard->block;
     if (*is_new)
         return new_guard(state, recipe);
-    return (GuardObject *)Py_NewRef(guard);
+    return (GuardObject *)Py_NewRef((PyObject *)guard);
 }
 
 
@@ -232,7 +233,7 @@ guard_abandon(GuardObject *self)
     block_remove(block);
     if (block->generation != fork_generation()) {
         block_close(block);
-        PyMem_RawFree(block);
+        free(block);
         return;
     }
     PyObject *kind, *value, *trace;

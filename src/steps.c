@@ -92,7 +92,7 @@ open_proc(const char *path)
         return proc;
     long fd = check_procfs(proc);
     if (fd == 0)
-        fd = sc(SYS_openat2, proc, (long)path + sizeof "/proc/" - 1,
+        fd = sc(SYS_openat2, proc, (long)(path + sizeof "/proc/" - 1),
                 (long)&how, sizeof how, 0, 0);
     sc(SYS_close, proc, 0, 0, 0, 0, 0);
     if (!is_unavailable(fd))

@@ -22,14 +22,10 @@ def _id_map(which: str, value: object) -> object:
     return parse_map(value, which)
 
 
-def _mounts(value: object) -> tuple[object, ...]:
-    from ._mounts import Mount
+def _mounts(value: object) -> object:
+    from ._mounts import parse_mounts
 
-    items = (value,) if isinstance(value, Mount) else option._items("mounts", value)
-    for item in items:
-        if not isinstance(item, Mount):
-            raise TypeError(f"mounts must hold Bind, Tmpfs, Proc, ... objects, not {item!r}")
-    return items
+    return parse_mounts(value)
 
 
 def _mount_proc(value: object) -> object:

@@ -140,7 +140,7 @@ def text_of(maps: Sequence[IdMap]) -> str:
 
 
 def chosen(uid_map: Spec | None, gid_map: Spec | None) -> tuple[Spec, Spec]:
-    """Both maps with their defaults: ``uid_map`` is "current", ``gid_map`` what ``uid_map`` is if that has no ranges."""
+    """Both maps with their defaults: "current", and for ``gid_map`` what ``uid_map`` is, if that has no ranges."""
     uid = "current" if uid_map is None else uid_map
     if gid_map is None:
         gid_map = "current" if any(isinstance(entry, IdMap) for entry in uid) else uid

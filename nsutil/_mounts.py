@@ -33,6 +33,7 @@ _REC, _PRIVATE, _SHARED = 0x4000, 1 << 18, 1 << 20
 # The last arguments of mount_at and bind_at in src/mountsteps.h.
 _OWN, _ONE_STRING = 1, 2
 _RECURSIVE, _READONLY = 1, 2
+_MOST_OWN = 64
 
 _AT_FDCWD = -100
 _O_PATH = os.O_PATH | os.O_CLOEXEC
@@ -411,6 +412,16 @@ class Remount(Mount):
         steps.add("remount_at", os.fsencode(self.dst), int(self.readonly), label=label, dst=self.dst)
 
 
+def parse_mounts(value: object) -> tuple[Mount, ...]:
+    """The recipe's ``mounts``: one or several; TypeError for what is none, ValueError for too many."""
+    items = (value,) if isinstance(value, Mount) else value
+    if not isinstance(items, (list, tuple)) or not all(isinstance(item, Mount) for item in items):
+        raise TypeError(f"mounts must be a list of Bind, Tmpfs, Proc, ... objects, not {value!r}")
+    if sum(item._own for item in items) > _MOST_OWN:
+        raise ValueError(f"mounts may hold {_MOST_OWN} of Tmpfs, Dev and Overlay together, not more")
+    return tuple(items)
+
+
 def replaces_root(mounts: Sequence[Mount]) -> bool:
     """Does one of them become the root directory?"""
     return any(_is_root(mount) for mount in mounts)
@@ -463,13 +474,17 @@ def _open_root(builder: PlanBuilder, root: str | HasFileno | int | bool | None) 
     """
     if root is None or isinstance(root, bool):
         return None
-    fd = None if isinstance(root, str) else root if isinstance(root, int) else root.fileno()
-    path = root if isinstance(root, str) else os.readlink(f"/proc/self/fd/{fd}")
+    path = root if isinstance(root, str) else os.readlink(f"/proc/self/fd/{_fileno(root)}")
     slot, args = builder.slot(), (_AT_FDCWD, os.fsencode(path), _O_PATH | os.O_DIRECTORY, 0)
     builder.add("openat", *args, label=f"open the root {root}", filename=path, out=slot)
-    if fd is not None:
-        builder.add("verify_ns", slot, b".", builder.keep(fd), label=f"verify the root {root}", filename=path)
+    if not isinstance(root, str):
+        status = os.stat(_fileno(root))
+        builder.add("same_file", slot, status.st_dev, status.st_ino, label=f"verify the root {root}", filename=path)
     return slot
+
+
+def _fileno(file: HasFileno | int) -> int:
+    return file if isinstance(file, int) else file.fileno()
 
 
 def _pivot(builder: PlanBuilder, recipe: Namespace) -> None:

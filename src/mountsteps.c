@@ -378,6 +378,21 @@ step_device(struct run *run, const long *arg)
 }
 
 
+/* same_file(fd, device, inode): -ESTALE unless fd is that file. */
+long
+step_same_file(struct run *run, const long *arg)
+{
+    (void)run;
+    struct statx status;
+    long result = status_of(arg[0], &status);
+    if (result < 0)
+        return result;
+    return device_of(&status) == (unsigned long)arg[1]
+                   && status.stx_ino == (uint64_t)arg[2]
+               ? 0 : -ESTALE;
+}
+
+
 /* mount_root(): targets are looked up below the root of this process. */
 long
 step_mount_root(struct run *run, const long *arg)

@@ -28,6 +28,7 @@ long step_write_at(struct run *run, const long *arg);
 long step_symlink_at(struct run *run, const long *arg);
 long step_mkdir_at(struct run *run, const long *arg);
 long step_device(struct run *run, const long *arg);
+long step_same_file(struct run *run, const long *arg);
 long step_pivot(struct run *run, const long *arg);
 long step_mounts_done(struct run *run, const long *arg);
 
@@ -41,6 +42,7 @@ long step_mounts_done(struct run *run, const long *arg);
     COMPOSITE(symlink_at, 2),   /* target, path */                            \
     COMPOSITE(mkdir_at, 2),     /* path, mode */                              \
     COMPOSITE(device, 2),       /* path, device number: gives the fd */       \
+    COMPOSITE(same_file, 3),    /* fd, device, inode */                       \
     COMPOSITE(pivot, 0),        /* the new root becomes "/" */                \
     COMPOSITE(mounts_done, 0),  /* close what the steps above keep */
 

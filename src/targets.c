@@ -219,11 +219,27 @@ make_path(const struct run *run, const char *path, enum kind kind)
 }
 
 
+/* fd, if it is a directory where one is wanted and none where not; else it
+ * is closed.  The kernel has EINVAL for that, which could be anything. */
+static long
+of_kind(long fd, enum kind kind)
+{
+    struct statx status;
+    long result = status_of(fd, &status);
+    if (result == 0 && S_ISDIR(status.stx_mode) == (kind == DIRECTORY))
+        return fd;
+    shut(fd);
+    return result < 0 ? result : kind == DIRECTORY ? -ENOTDIR : -EISDIR;
+}
+
+
 long
 open_target(const struct run *run, const char *path, enum kind kind)
 {
     long fd = open_in(run->mounts.root, path);
-    return fd == -ENOENT ? make_path(run, path, kind) : fd;
+    if (fd == -ENOENT)
+        fd = make_path(run, path, kind);
+    return fd < 0 ? fd : of_kind(fd, kind);
 }
 
 

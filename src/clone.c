@@ -12,6 +12,7 @@
 
 #include "compat.h"
 #include "fork.h"
+#include "guard.h"
 #include "mirror.h"
 #include "nsthread.h"
 
@@ -188,22 +189,6 @@ await_child(struct cloning *c, pid_t pid)
 }
 
 
-/* The calling thread is in the dead PID namespace of a killed child: mark it
- * and raise RestoreError.  Returns NULL. */
-static PyObject *
-raise_stranded(int error)
-{
-    thread_break(CLONE_NEWPID);
-    PyObject *blocks = PyImport_ImportModule("nsutil._blocks");
-    PyObject *done = blocks ? PyObject_CallMethod(blocks, "restore_failed",
-                                                  "ii", CLONE_NEWPID, error)
-                            : NULL;
-    Py_XDECREF(done);
-    Py_XDECREF(blocks);
-    return NULL;
-}
-
-
 /* In the parent, after the fork or its failure. */
 static PyObject *
 finish_parent(struct cloning *c, pid_t pid, int error)
@@ -215,8 +200,11 @@ finish_parent(struct cloning *c, pid_t pid, int error)
         Py_END_ALLOW_THREADS
     }
     close_all(c, -1);
-    if (c->stranded)
-        return raise_stranded(c->stranded);
+    if (c->stranded) {
+        thread_break(CLONE_NEWPID);
+        return raise_from_python("restore_failed", "(ii)", CLONE_NEWPID,
+                                 c->stranded);
+    }
     return error ? ns_oserror(error, NULL) : PyLong_FromPid(pid);
 }
 

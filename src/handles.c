@@ -3,6 +3,7 @@
 #include "module.h"
 
 #include "compat.h"
+#include "guard.h"
 #include "visit.h"
 
 #include <errno.h>
@@ -103,6 +104,9 @@ run_visit(struct visit *visit, PyObject *namespace, PyObject *path)
     Py_END_ALLOW_THREADS
     if (fd >= 0)
         return PyLong_FromLong(fd);
+    if (visit->stranded)
+        return raise_from_python("restore_failed", "(ii)", visit->type,
+                                 visit->stranded);
     return ns_oserror_of(-fd, visit->step || !path ? namespace : path);
 }
 

@@ -2,6 +2,7 @@
 #include "visit.h"
 
 #include "compat.h"
+#include "nsthread.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -23,15 +24,12 @@ struct journey {
 };
 
 
-/* The thread: enter, act, end.  The answer is left in the journey. */
-static void *
-journey_thread(void *arg)
+/* Enter and act.  The fd, or -errno. */
+static int
+go(struct visit *visit)
 {
-    struct journey *journey = arg;
-    struct visit *visit = journey->visit;
-    journey->thread = (pid_t)syscall(SYS_gettid);
-    visit->step = "enter the namespace";
     int result = 0;
+    visit->step = "enter the namespace";
     /* setns(MNT) wants a root and cwd that no other thread shares. */
     if (visit->type == CLONE_NEWNS)
         result = unshare(CLONE_FS);
@@ -41,7 +39,17 @@ journey_thread(void *arg)
         visit->step = NULL;
         result = visit->act(visit);
     }
-    journey->result = result < 0 ? -errno : result;
+    return result < 0 ? -errno : result;
+}
+
+
+/* The thread: go there, and end.  The answer is left in the journey. */
+static void *
+journey_thread(void *arg)
+{
+    struct journey *journey = arg;
+    journey->thread = thread_id();
+    journey->result = go(journey->visit);
     return NULL;
 }
 
@@ -80,17 +88,43 @@ start(pthread_t *thread, struct journey *journey)
 }
 
 
+/* Go there and come back.  Where that fails the thread is marked. */
+static int
+go_and_return(struct visit *visit)
+{
+    struct block home;
+    int wrong = 0;
+    visit->step = "remember the own namespace";
+    int result = block_begin(&home, visit->type, false);
+    if (result < 0)
+        return result;
+    result = go(visit);
+    visit->stranded = block_restore(&home, &wrong);
+    if (visit->stranded == 0)
+        return result;
+    thread_break(wrong);
+    if (result >= 0)
+        close(result);
+    return -visit->stranded;
+}
+
+
 int
 visit_namespace(struct visit *visit)
 {
     pthread_t thread;
     struct journey journey = {.visit = visit};
+    visit->stranded = 0;
     int error = start(&thread, &journey);
-    if (error) {
-        visit->step = "start a thread";
-        return -error;
+    if (error == 0) {
+        pthread_join(thread, NULL);
+        wait_until_gone(journey.thread);
+        return journey.result;
     }
-    pthread_join(thread, NULL);
-    wait_until_gone(journey.thread);
-    return journey.result;
+    /* No thread can be made while the next child's PID namespace is another
+     * one.  A mount namespace would cut this thread off from the others. */
+    if (visit->type != CLONE_NEWNS)
+        return go_and_return(visit);
+    visit->step = "start a thread";
+    return -error;
 }

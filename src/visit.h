@@ -9,12 +9,14 @@ struct visit {
     int fd, type;               /* the namespace, and its CLONE_NEW* bit */
     int (*act)(const struct visit *visit);      /* a new fd, or -1 and errno */
     const void *data;           /* for act */
-    const char *step;           /* out: what failed */
+    const char *step;           /* out: what failed, NULL: act */
+    int stranded;               /* out: errno of a way back that failed */
 };
 
-/* Enter and act in a fresh thread, and wait for its end.  The fd that act
- * returned, or -errno with visit->step set.  No Python in here: call it
- * without the GIL. */
+/* Enter and act in a fresh thread, and wait for its end; where none can be
+ * started, do it on this one and come back.  The fd that act returned, or
+ * -errno with step or stranded set.  No Python in here: call it without the
+ * GIL. */
 int visit_namespace(struct visit *visit);
 
 #endif

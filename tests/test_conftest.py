@@ -1,0 +1,102 @@
+"""The rules of conftest.py hold: serial tests are alone, unexpected skips fail."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import support
+
+HERE = Path(__file__).parent
+
+INTERVALS = """
+import time, pytest
+
+def note(name):
+    start = time.monotonic()
+    time.sleep(0.05)
+    with open("log", "a") as log:
+        log.write(f"{name} {start} {time.monotonic()}\\n")
+
+@pytest.mark.parametrize("i", range(12))
+def test_any(i):
+    note("any")
+
+@pytest.mark.serial
+@pytest.mark.parametrize("i", range(3))
+def test_alone(i):
+    note("alone")
+"""
+
+SKIPS = """
+import pytest
+
+def test_named():
+    pytest.skip("the kernel is too old [6.1]")
+
+def test_other():
+    pytest.skip("no such tool")
+
+@pytest.mark.xfail(reason="known", strict=True)
+def test_expected():
+    raise AssertionError
+"""
+
+
+def run_pytest(folder: Path, code: str, *options: str, **env: str) -> subprocess.CompletedProcess[str]:
+    for name in ("conftest.py", "support.py", "allowed_skips.txt"):
+        shutil.copy(HERE / name, folder)
+    (folder / "test_inner.py").write_text(code)
+    with (folder / "allowed_skips.txt").open("a") as file:
+        file.write("test_inner.py::test_named | *too old [*]\n")
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST") and name != "CI"}
+    return subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-c",
+            support.ROOT / "pyproject.toml",
+            "--rootdir",
+            folder,
+            *options,
+            ".",
+        ],
+        cwd=folder,
+        env={**plain, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path]), **env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_serial_tests_are_alone(tmp_path: Path) -> None:
+    done = run_pytest(tmp_path, INTERVALS, "-n", "2", "-p", "xdist")
+    assert done.returncode == 0, done.stdout
+    rows = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
+    spans = sorted((float(start), float(end), name) for name, start, end in rows)
+    assert len(spans) == 15
+    overlaps = [(a, b) for a, b in pairwise(spans) if b[0] < a[1]]
+    assert all("alone" not in (a[2], b[2]) for a, b in overlaps)
+
+
+@pytest.mark.parametrize(
+    ("env", "ending"),
+    [
+        ({}, "2 skipped, 1 xfailed"),
+        ({"CI": "true"}, "1 failed, 1 skipped, 1 xfailed"),
+        ({"NSUTIL_STRICT_SKIPS": "1"}, "1 failed, 1 skipped, 1 xfailed"),
+    ],
+    ids=["by hand", "CI", "strict"],
+)
+def test_unexpected_skips_fail(tmp_path: Path, env: dict[str, str], ending: str) -> None:
+    done = run_pytest(tmp_path, SKIPS, **env)
+    assert ending in done.stdout.splitlines()[-1], done.stdout + done.stderr
+    if env:
+        assert "does not allow it: test_inner.py::test_other | no such tool" in done.stdout

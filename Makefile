@@ -128,7 +128,7 @@ soak: ## All operations from 8 threads for an hour
 wheel: $(VENV)/.pip ## Build sdist and wheel into dist/
 	$(PIP) install build
 	rm -rf dist
-	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md) $(BIN)/python -m build --outdir dist .
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md) CFLAGS=-g0 $(BIN)/python -m build --outdir dist .
 	@ls -l dist
 
 clean: ## Remove everything that was built, $(VENV) too

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # mount(2); the first four are MOUNT_ATTR_* as well.
 _NOSUID, _NODEV, _NOEXEC = 2, 4, 8
+# What a mount can be seen through outside, and what pivot_root(2) therefore refuses.
+_LEAKING = ("shared", "unchanged")
 _REC, _PRIVATE, _SHARED = 0x4000, 1 << 18, 1 << 20
 
 # The last arguments of mount_at and bind_at in src/mountsteps.h.
@@ -444,7 +446,7 @@ def compile_mounts(builder: PlanBuilder, recipe: Namespace, proc: bool | str) ->
     steps = _Steps(builder, recipe.mounts, bool(recipe.new & USER))
     root = _open_root(builder, recipe.root)
     pivot = root is not None or replaces_root(recipe.mounts)
-    if pivot and recipe.propagation != "private":
+    if pivot and recipe.propagation in _LEAKING:
         # What is laid over "/" must not show outside.
         builder.add("mount", None, b"/", None, _PRIVATE, None, label="make the old root private", filename="/")
     if root is None:
@@ -489,7 +491,7 @@ def _fileno(file: HasFileno | int) -> int:
 
 def _pivot(builder: PlanBuilder, recipe: Namespace) -> None:
     """pivot_root(2) refuses where one of the two roots is shared."""
-    if recipe.propagation != "private":
+    if recipe.propagation in _LEAKING:
         # "/.." is what lies on top of "/", the root to be.
         builder.add("mount", None, b"/..", None, _PRIVATE, None, label="make the new root private", filename="/")
     builder.add("pivot", label="pivot_root to the new root", filename=str(recipe.root or "/"))

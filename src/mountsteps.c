@@ -417,18 +417,17 @@ step_root_at(struct run *run, const long *arg)
 }
 
 
-/* pivot(): make the root of the mounts the root of the namespace and let
- * go of the old one.  It is laid over the new one for a moment, so that no
- * directory is needed for it; first made a slave, lest the unmounts reach
- * the outside where mounts are shared. */
-long
-step_pivot(struct run *run, const long *arg)
+/* pivot_root with the old root laid over the new one for a moment, so that
+ * no directory is needed for it, and the old one let go of.  It is first made
+ * a slave, lest the unmounts reach the outside where mounts are shared.  0, or
+ * -errno. */
+static long
+pivot_to(long root)
 {
-    (void)arg;
     long old = SC(openat, AT_FDCWD, "/", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (old < 0)
         return old;
-    long result = SC(fchdir, run->mounts.root);
+    long result = SC(fchdir, root);
     if (result >= 0)
         result = SC(pivot_root, ".", ".");
     if (result >= 0)
@@ -440,6 +439,25 @@ step_pivot(struct run *run, const long *arg)
     if (result >= 0)
         result = SC(chdir, "/");
     shut(old);
+    return result;
+}
+
+
+/* pivot(): make the root of the mounts the root of the namespace.  In a
+ * chroot "/" need not be a mount, and only a mount can be replaced: joining
+ * the own namespace leads to its root, from where it can be. */
+long
+step_pivot(struct run *run, const long *arg)
+{
+    (void)arg;
+    long result = pivot_to(run->mounts.root);
+    if (result != -EINVAL)
+        return result;
+    long ns = SC(openat, AT_FDCWD, "/proc/thread-self/ns/mnt",
+                 O_RDONLY | O_CLOEXEC);
+    if (ns >= 0 && SC(setns, ns, CLONE_NEWNS) >= 0)
+        result = pivot_to(run->mounts.root);
+    shut(ns);
     return result;
 }
 

@@ -344,7 +344,7 @@ def test_a_new_root_neither_shows_outside_nor_unmounts_there(root: Path, propaga
     same, got = support.in_child(host)
     assert same
     assert set(got) == {"/", "/tmp", "/proc"}
-    expected = {"shared": ["shared"]}.get(propagation, [])
+    expected = {"shared": ["shared"], "slave": ["master"] if everything else []}.get(propagation, [])
     assert [tag.split(":")[0] for tag in got["/"]["tags"]] == expected
 
 
@@ -842,6 +842,36 @@ def test_the_root_may_be_anything_that_is_a_directory(root: Path, tmp_path: Path
         return inside(look, root="root")
 
     assert support.in_child(relative) == names
+
+
+@support.needs_root
+@pytest.mark.parametrize("propagation", ["private", "slave"])
+def test_a_root_for_a_caller_in_a_chroot(root: Path, tmp_path: Path, propagation: str) -> None:
+    """As in a build daemon's chroot, where "/" is no mount."""
+    (root / "deep/inner").mkdir(parents=True)
+
+    def chrooted() -> Any:
+        own_mounts()
+        mount("/proc", str(root / "proc"), flags=MS_BIND)
+        support.preload()
+        os.chroot(root)
+        os.chdir("/")
+        before = support.mounts()
+        got = inside(
+            lambda: (os.listdir("/"), set(mountinfo()), os.stat("/..").st_ino == os.stat("/").st_ino),
+            "mnt pid",
+            root="/deep",
+            mounts=[Tmpfs("/inner")],
+            propagation=propagation,
+        )
+        return got, support.mounts() == before
+
+    (root / "deep/proc").mkdir()
+    (names, points, closed), same = support.in_child(chrooted)
+    assert sorted(names) == ["inner", "proc"]
+    assert points == {"/", "/inner", "/proc"}
+    assert closed
+    assert same
 
 
 @support.needs_root

@@ -69,7 +69,7 @@ def _serve(child: _ns.Child, func: Callable[..., object], args: Sequence[Any], k
         become_child()
         kind, data = outcome(func, args, kwargs)
         # Whatever comes from now on must not tear the message in two.
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        child.block()
         flush_output()
         _ns.send(child.channel, kind, data)
         status = 0

@@ -281,6 +281,22 @@ child_unblock(PyObject *object, PyObject *unused)
 }
 
 
+PyDoc_STRVAR(block_doc,
+"block($self, /)\n--\n\n"
+"In the child: block all signals again, to finish undisturbed.");
+
+static PyObject *
+child_block(PyObject *object, PyObject *unused)
+{
+    sigset_t all;
+    (void)object;
+    (void)unused;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, NULL);
+    Py_RETURN_NONE;
+}
+
+
 PyDoc_STRVAR(go_doc,
 "go($self, /)\n--\n\n"
 "In the parent: the id maps are written, the child may go on.");
@@ -409,6 +425,7 @@ static PyMethodDef child_methods[] = {
     {"fork", (PyCFunction)(void (*)(void))child_fork,
      METH_VARARGS | METH_KEYWORDS, fork_doc},
     {"unblock", child_unblock, METH_NOARGS, unblock_doc},
+    {"block", child_block, METH_NOARGS, block_doc},
     {"go", child_go, METH_NOARGS, go_doc},
     {"wait", child_wait, METH_VARARGS, wait_doc},
     {"end", child_end, METH_NOARGS, end_doc},

@@ -153,6 +153,8 @@ def _enter_steps(recipe: Namespace, plan: ChildPlan) -> Steps:
         builder.add("setresgid", gid, gid, gid, label=f"set gid {gid}")
         builder.add("setresuid", uid, uid, uid, label=f"set uid {uid}")
     _unshare(builder, NSType(recipe.new & ~plan.clone_flags))
+    # Here rather than in the set-up: the first fork enters, and freezes them.
+    _clock_offsets(builder, recipe)
     return builder.build()
 
 
@@ -160,7 +162,6 @@ def _setup_steps(recipe: Namespace, plan: ChildPlan) -> Steps:
     builder = PlanBuilder(plan.slots)
     if recipe.joined & USER:
         builder.add("adopt_root", label="become root of the joined user namespace")
-    _clock_offsets(builder, recipe)
     _names_and_links(builder, recipe)
     _file_systems(builder, recipe, child=True)
     _target_root(builder, recipe, plan)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import select
 import signal
 import struct
 import sys
@@ -22,12 +23,15 @@ if TYPE_CHECKING:
 
 # Kinds of message of the set-up (src/message.h).
 FAILED, READY = 1, 2
+# How long what was killed may take to end, in seconds: it may be in an uninterruptible sleep.
+PATIENCE = 2.0
 # What is done between the plans: enum own_step of src/forked.h.
 OWN_STEPS = (
     ("unshare", None),
     ("fork into the PID namespace", None),
     ("enter the new TIME namespace", "/proc/self/ns/time_for_children"),
     ("join the TIME namespace", None),
+    ("watch the parent", None),
     ("become nsutil's init", None),
 )
 
@@ -156,17 +160,46 @@ def flush_output() -> None:
 
 
 def kill_tree(pid: int) -> None:
-    """SIGKILL to a child of this process and to its descendants.
+    """SIGKILL to a child of this process and to its descendants; returns when they have ended.
 
     Each is stopped before its children are looked up, so that none is missed;
-    those that left the tree (daemons) are.
+    those that left the tree (daemons outside of a PID namespace) are.
     """
-    found = [pid]
-    for each in found:
-        _signal(each, signal.SIGSTOP)
-        found += _children(each)
-    for each in found:
-        _signal(each, signal.SIGKILL)
+    pids, pidfds = [pid], list[int]()
+    try:
+        for each in pids:
+            if _hold(each, pidfds):
+                pids += _children(each)
+        for pidfd in pidfds:
+            _send(pidfd, signal.SIGKILL)
+        for pidfd in pidfds:
+            _wait_readable(pidfd, PATIENCE)
+    finally:
+        for pidfd in pidfds:
+            os.close(pidfd)
+
+
+def _wait_readable(fd: int, seconds: float) -> None:
+    poll = select.poll()  # select(2) refuses large descriptors
+    poll.register(fd, select.POLLIN)
+    poll.poll(seconds * 1000)
+
+
+def _hold(pid: int, pidfds: list[int]) -> bool:
+    """Stop a process and add its pidfd; False where it has ended."""
+    try:
+        pidfds.append(os.pidfd_open(pid))
+    except OSError:
+        return False
+    return _send(pidfds[-1], signal.SIGSTOP)
+
+
+def _send(pidfd: int, number: int) -> bool:
+    try:
+        signal.pidfd_send_signal(pidfd, number)
+    except OSError:  # it has ended
+        return False
+    return True
 
 
 def _children(pid: int) -> Iterator[int]:
@@ -176,13 +209,6 @@ def _children(pid: int) -> Iterator[int]:
                 yield from map(int, file.read().split())
     except OSError:  # it has ended, or the kernel keeps no such list
         return
-
-
-def _signal(pid: int, number: int) -> None:
-    try:
-        os.kill(pid, number)
-    except OSError:
-        pass
 
 
 def _signal_name(number: int) -> str:

@@ -87,7 +87,7 @@ wait_for_maps(struct forked *f)
 }
 
 
-/* The decimal digits of a positive number, before end.  Returns the start. */
+/* The decimal digits of a number, before end.  Returns the start. */
 static char *
 digits(long number, char *end)
 {
@@ -106,10 +106,11 @@ static _Noreturn void
 become_init(struct forked *f, pid_t child, bool reports)
 {
     static char *const no_environment[] = {NULL};
-    char pid[16];
+    char pid[16], signal[16];
     bool watches = reports && f->end[LIFE] >= 0;
     char *const argv[] = {"nsutil-init", "w", digits(child, pid + sizeof pid),
-                          watches ? "9" : "0", NULL};
+                          digits(watches ? f->parent_signal : 0,
+                                 signal + sizeof signal), NULL};
     sc(SYS_close_range, 0, 2, 0, 0, 0, 0);
     if (reports)
         sc(SYS_dup3, f->end[STATUS], 0, 0, 0, 0, 0);
@@ -119,6 +120,22 @@ become_init(struct forked *f, pid_t child, bool reports)
     check(f, STEP_INIT, sc(SYS_execveat, f->program, (long)"", (long)argv,
                            (long)no_environment, AT_EMPTY_PATH, 0));
     leave(EXIT_FAILED);
+}
+
+
+/* Tie this process to its parent.  As the parent of init it takes init along.
+ * A waiter must outlive the parent, to end the tree that it has adopted. */
+static void
+follow_caller(struct forked *f)
+{
+    if (f->init)
+        follow_parent(f->parent_signal, f->parent);
+    else if (f->parent_signal) {
+        f->end[LIFE] = (int)sc(SYS_pidfd_open, f->parent, 0, 0, 0, 0, 0);
+        check(f, STEP_FOLLOW, f->end[LIFE]);
+        if (sc(SYS_getppid, 0, 0, 0, 0, 0, 0) != f->parent)
+            leave(EXIT_FAILED);
+    }
 }
 
 
@@ -171,7 +188,7 @@ go_further(struct forked *f)
 {
     const struct sigaction by_default = {.sa_handler = SIG_DFL};
     struct sigaction own;
-    follow_parent(f->parent_signal, f->parent);
+    follow_caller(f);
     /* While it is ignored init would lose the status of a child that ends. */
     sigaction(SIGCHLD, &by_default, &own);
     pid_t child = f->init ? vfork() : fork();

@@ -22,7 +22,8 @@
 enum { ENTER, SELF_MAPS, SETUP, CREDENTIALS, PLANS, OWN_STEPS = PLANS };
 
 enum own_step {                 /* nsutil/_fork.py has their labels */
-    STEP_UNSHARE, STEP_FORK, STEP_TIME, STEP_JOIN_TIME, STEP_INIT
+    STEP_UNSHARE, STEP_FORK, STEP_TIME, STEP_JOIN_TIME, STEP_FOLLOW,
+    STEP_INIT
 };
 
 /* The pipes between parent and child. */
@@ -43,7 +44,7 @@ struct forked {
     int end[CHANNELS];          /* the child's ends of the pipes, -1: none.
         REPORT: messages to the parent (message.h).  GO: a byte comes when the
         parent has written the id maps.  STATUS: init writes the raw status of
-        the function's process.  LIFE: init ends the tree when it closes */
+        the function's process.  LIFE: PID 1 ends the tree when it closes */
     int parent_end[CHANNELS];   /* to be closed, -1: none */
     int program;                /* init as an executable descriptor */
     struct run run;

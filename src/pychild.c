@@ -122,7 +122,7 @@ make_pipes(ChildObject *self, struct forked *work)
         [REPORT] = 1,
         [GO] = work->mapped,
         [STATUS] = work->second,
-        [LIFE] = work->second && work->parent_signal == SIGKILL,
+        [LIFE] = work->init && work->parent_signal == SIGKILL,
     };
     int error = 0;
     for (int i = 0; i < CHANNELS; i++)

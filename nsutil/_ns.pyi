@@ -98,3 +98,16 @@ class Child:
 # message.c
 def send(fd: int, kind: int, data: ReadableBuffer, /) -> None: ...
 def receive(fd: int, watch: int = -1, timeout: float | None = None, /) -> tuple[int, bytes] | None: ...
+
+# process.c
+def spawn(
+    plans: tuple[Plan | None, ...],
+    slots: Sequence[FileDescriptorLike],
+    shape: tuple[Any, ...],
+    program: tuple[Any, ...],
+    files: tuple[Any, ...],
+    maps: tuple[int, int, int],
+    /,
+) -> tuple[int, ...]: ...
+def await_exit(pidfd: int, nanoseconds: int, /) -> bool: ...
+def collect(pidfd: int, status_fd: int, /) -> int | None: ...

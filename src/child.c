@@ -408,21 +408,21 @@ sign(int fd)
 }
 
 
-/* Let the other side write the maps.  It must be the only one that holds its
- * end of the pipe, so that its death is seen. */
+/* Let the other side, nsutil/_mapper.py, write the maps.  Should that process
+ * die, nobody else may hold its end of the pipe. */
 static bool
 await_maps(struct spawn *s)
 {
     char answer = 0;
-    long n;
     sc(SYS_close, s->answer_peer, 0, 0, 0, 0, 0);
     sign(s->ready_fd);
-    n = sc(SYS_write, s->ready_fd, (long)"r", 1, 0, 0, 0);
+    long n = sc(SYS_write, s->ready_fd, (long)"r", 1, 0, 0, 0);
     if (n == 1)
         n = sc(SYS_read, s->answer_fd, (long)&answer, 1, 0, 0, 0);
-    if (n != 1)
-        spawn_failed(s, PART_AWAIT_MAPS, 0, n < 0 ? -n : ECANCELED);
-    return n == 1;
+    if (n == 1 && answer == 'm')
+        return true;
+    spawn_failed(s, PART_AWAIT_MAPS, 0, n < 0 ? -n : ECANCELED);
+    return false;
 }
 
 

@@ -135,15 +135,14 @@ redirect(const struct program *program)
 }
 
 
-/* Have one more descriptor survive, as its own argument of the stage. */
+/* Have one more descriptor stay open. */
 static void
-keep_for_stage(struct program *program, int fd, char *text)
+keep_open(struct program *program, int fd)
 {
     int at = program->keep_count++;
     for (; at > 0 && program->keep[at - 1] > fd; at--)
         program->keep[at] = program->keep[at - 1];
     program->keep[at] = fd;
-    write_number(text, fd);
 }
 
 
@@ -158,8 +157,10 @@ keep_stage(struct spawn *s)
         spawn_failed(s, PART_JOIN_TIME, 0, time_fd < 0 ? -time_fd : -error_fd);
         return false;
     }
-    keep_for_stage(program, (int)time_fd, s->number[0]);
-    keep_for_stage(program, (int)error_fd, s->number[1]);
+    keep_open(program, (int)time_fd);
+    keep_open(program, (int)error_fd);
+    write_number(s->number[0], (int)time_fd);
+    write_number(s->number[1], (int)error_fd);
     return true;
 }
 
@@ -184,6 +185,8 @@ arrange_files(struct spawn *s)
             return false;
         }
     }
+    if (program->time_fd >= 0)
+        keep_open(program, s->init_fd);     /* up to exec */
     if (program->close_others)
         close_others(program->keep, program->keep_count,
                      program->no_close_range);

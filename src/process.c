@@ -163,7 +163,7 @@ take_files(PyObject *object, struct request *r)
     program->close_others = closing;
     program->no_close_range = old_way;
     Py_ssize_t n = PyTuple_Size(keep);
-    program->keep = hold_memory(r, n + 2, sizeof(int));
+    program->keep = hold_memory(r, n + KEPT_MORE, sizeof(int));
     if (program->keep == NULL)
         return -1;
     program->keep_count = (int)n;

@@ -50,7 +50,7 @@ struct program {
     char *const *candidates; /* paths, tried in order */
     int redirect[3]; /* what becomes 0, 1, 2; -1: what is there */
     int *keep; /* descriptors it gets, ascending; there is
-                                   room for two more */
+                                   room for KEPT_MORE */
     int keep_count;
     bool close_others; /* all from 3 on that it does not get */
     bool default_pipe_signals; /* SIGPIPE and SIGXFSZ, which Python ignores */
@@ -60,7 +60,7 @@ struct program {
                                    candidates, argv and a NULL */
 };
 
-enum { STAGE_ARGS = 6, NUMBER_SIZE = 12 };
+enum { STAGE_ARGS = 6, NUMBER_SIZE = 12, KEPT_MORE = 3 };
 
 struct spawn {
     /* What to do. */

@@ -47,12 +47,14 @@ def create_recipe(recipe: Namespace) -> NamespaceSet:
 
 def _start_holder(plan: ChildPlan) -> int:
     """nsutil-init in the namespaces, as PID 1 where PID is new; its pidfd."""
-    from ._process import start_plan
+    from ._spawn import start
 
-    shape = plan.clone_flags, plan.second, False, False, plan.joins, True, False, int(signal.SIGKILL)
-    command = (b"nsutil-init",), (), (), True, -1
+    # Nothing to exec: a TIME namespace that is joined needs nobody inside.
+    plan.join_time = None
+    ending = False, int(signal.SIGKILL), (True, False)
+    command = (b"nsutil-init",), (), (), True
     files = -1, -1, -1, (), True, False
-    _, pidfd, _, status = start_plan(plan, shape, command, files, "nsutil's init")
+    _, pidfd, _, status = start(plan, ending, command, files, None, "nsutil's init")
     os.close(status)
     return pidfd
 

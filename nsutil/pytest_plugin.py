@@ -69,7 +69,7 @@ def pytest_report_header() -> list[str]:
     isolated = os.environ.get(_ISOLATED)
     if isolated:
         lines.append(f"nsutil: this run is isolated in fresh namespaces: {isolated}")
-    if _needs_user():
+    if needs_user():
         lines.append("nsutil: not privileged, marked tests get a USER namespace (as root inside) added")
     return lines
 
@@ -85,7 +85,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
         return None
     from ._recipe import Namespace
 
-    options = _privileged({}, parse_types(types.split(",")))
+    options = privileged({}, parse_types(types.split(",")))
     box = Namespace(**options, init=None)
     env = {**os.environ, _ISOLATED: str(box.new)}
     command = [sys.executable, "-m", "pytest", *config.invocation_params.args]
@@ -95,16 +95,16 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 # -------------------------------------------------------------- one test
 
 
-def _needs_user() -> bool:
+def needs_user() -> bool:
     """Whether this process may not make namespaces without USER (CAP_SYS_ADMIN is bit 21)."""
     with open("/proc/self/status") as file:
         effective = next(line.split()[1] for line in file if line.startswith("CapEff:"))
     return not int(effective, 16) >> 21 & 1
 
 
-def _privileged(options: dict[str, Any], types: NSType) -> dict[str, Any]:
+def privileged(options: dict[str, Any], types: NSType) -> dict[str, Any]:
     """The options of a recipe, with USER where there is no other way."""
-    if types and not types & USER and _needs_user():
+    if types and not types & USER and needs_user():
         return {"uid_map": "root", **options, "new": types | USER}
     return {**options, "new": types}
 
@@ -118,7 +118,7 @@ def _recipe_of(item: pytest.Item) -> Namespace | None:
     for marker in reversed(markers):
         types |= parse_types(marker.args)
         options.update(marker.kwargs)
-    return Namespace(**_privileged(options, types)) if markers else None
+    return Namespace(**privileged(options, types)) if markers else None
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -265,7 +265,7 @@ def ns_box() -> Callable[..., Namespace]:
     from ._recipe import Namespace
 
     def make(*types: NSType | int | str, **options: Any) -> Namespace:
-        return Namespace(**_privileged(options, parse_types(types)))
+        return Namespace(**privileged(options, parse_types(types)))
 
     return make
 

@@ -4,9 +4,11 @@
  *
  *     caller - child                   nothing, or no PID: the child unshares
  *     caller - child (PID 1)           PID: the calling thread unshares it
- *                                      for this one fork
+ *                                      for this one fork and returns
  *     caller - waiter - child (PID 1)  USER and PID: only who is in the new
- *                                      user namespace may make the PID one
+ *                                      user namespace may make the PID one.
+ *                                      PID where the calling thread would
+ *                                      have no right to return
  */
 #include "calls.h"
 
@@ -18,46 +20,83 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdbool.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 struct cloning {
     int flags;                  /* CLONE_NEW* that the child enters */
-    int home;                   /* way back for the calling thread, or -1 */
+    int home;                   /* way back for the calling thread after it
+                                   has unshared PID; -1: it stays out of it */
     int report[2];              /* the child's errno, or nothing and EOF */
     int stranded;               /* out: errno of a way back that failed */
 };
 
 
-/* An fd that leads the calling thread back to its PID namespace: of the
- * pidfd when /proc is not there or another namespace's.  -1 and errno. */
+/* One of this process's namespaces: by its pidfd when /proc is not there or
+ * another PID namespace's.  -1 and errno. */
 static int
-open_home(void)
+open_own(const char *path, unsigned long request)
 {
-    int fd = open("/proc/thread-self/ns/pid", O_RDONLY | O_CLOEXEC);
-    return fd >= 0 ? fd : (int)syscall(SYS_pidfd_open, getpid(), 0);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd >= 0)
+        return fd;
+    int self = (int)syscall(SYS_pidfd_open, getpid(), 0);
+    if (self < 0)
+        return -1;
+    fd = ioctl(self, request, 0);
+    int error = errno;
+    close(self);
+    errno = error;
+    return fd;
 }
 
 
-/* Make what has to be there before the fork.  0, or an errno with nothing
- * left open. */
+/* Are these two the same file? */
+static bool
+is_same(int one, int other)
+{
+    struct stat a, b;
+    return fstat(one, &a) == 0 && fstat(other, &b) == 0
+           && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+
+/* The own PID namespace as a way back, or -1 where there is none: it takes
+ * CAP_SYS_ADMIN in the user namespace that owns it, and whoever may make a
+ * new one has that in his own user namespace only. */
+static int
+open_home(void)
+{
+    int home = open_own("/proc/thread-self/ns/pid", NSU_PIDFD_GET_PID);
+    int user = open_own("/proc/thread-self/ns/user", NSU_PIDFD_GET_USER);
+    int owner = home < 0 ? -1 : ioctl(home, NSU_GET_USERNS);
+    bool returns = owner >= 0 && user >= 0 && is_same(owner, user);
+    if (owner >= 0)
+        close(owner);
+    if (user >= 0)
+        close(user);
+    if (returns)
+        return home;
+    if (home >= 0)
+        close(home);
+    return -1;
+}
+
+
+/* Make what has to be there before the fork.  0 or an errno. */
 static int
 open_all(struct cloning *c)
 {
     c->home = c->report[0] = c->report[1] = -1;
     c->stranded = 0;
-    if (c->flags == 0)
-        return 0;
-    if (pipe2(c->report, O_CLOEXEC) < 0)
+    if (c->flags && pipe2(c->report, O_CLOEXEC) < 0)
         return errno;
-    if ((c->flags & (CLONE_NEWPID | CLONE_NEWUSER)) != CLONE_NEWPID
-        || (c->home = open_home()) >= 0)
-        return 0;
-    int error = errno;
-    close(c->report[0]);
-    close(c->report[1]);
-    return error;
+    if ((c->flags & (CLONE_NEWPID | CLONE_NEWUSER)) == CLONE_NEWPID)
+        c->home = open_home();
+    return 0;
 }
 
 
@@ -84,17 +123,12 @@ fork_there(struct cloning *c)
 static int
 enter_new_time(void)
 {
-    int self = -1;
-    int fd = open("/proc/self/ns/time_for_children", O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {               /* no /proc, or another namespace's */
-        self = (int)syscall(SYS_pidfd_open, getpid(), 0);
-        fd = ioctl(self, NSU_PIDFD_GET_TIME_FOR_CHILDREN, 0);
-    }
-    int error = fd < 0 || setns(fd, CLONE_NEWTIME) < 0 ? errno : 0;
-    if (self >= 0)
-        close(self);
-    if (fd >= 0)
-        close(fd);
+    int fd = open_own("/proc/thread-self/ns/time_for_children",
+                      NSU_PIDFD_GET_TIME_FOR_CHILDREN);
+    if (fd < 0)
+        return errno;
+    int error = setns(fd, CLONE_NEWTIME) < 0 ? errno : 0;
+    close(fd);
     return error;
 }
 

@@ -555,6 +555,18 @@ def test_clone_while_the_pid_namespace_is_undecided() -> None:
     assert support.in_child(child) == ((OSError, errno.EINVAL), 1)
 
 
+def test_clone_where_the_caller_could_not_return(leak_check: None) -> None:
+    """In a user namespace below the one that owns the PID namespace, setns(2) to that is refused."""
+
+    def child() -> tuple[object, ...]:
+        nsutil.unshare(USER)
+        before = support.ns_inodes()
+        found = child_says(PID | UTS, lambda: (os.getpid(), changed(before, support.ns_inodes("self"))))
+        return found, changed(before, support.ns_inodes())
+
+    assert support.as_user(child) == (((1, entries(PID | UTS)), 9), set())
+
+
 @support.needs_root
 def test_clone_leaves_the_next_child_alone(leak_check: None) -> None:
     assert child_says(PID, os.getpid)[0] == 1

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Generator, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -18,6 +20,33 @@ ALLOWED_SKIPS = Path(__file__).parent / "allowed_skips.txt"
 def pytest_report_header() -> str:
     uname = os.uname()
     return f"kernel {uname.release} {uname.machine}, uid {os.getuid()}, {sys.executable}"
+
+
+# Folders that ordinary users can reach: pytest's own are root's alone, and each new run sees to that again.
+
+BASE = "nsutil-tests-"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.basetemp is None:
+        config.option.basetemp = tempfile.mkdtemp(prefix=BASE)
+        config.add_cleanup(lambda: shutil.rmtree(config.option.basetemp, ignore_errors=True))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def open_basetemp(tmp_path_factory: pytest.TempPathFactory) -> None:
+    base = tmp_path_factory.getbasetemp()
+    for folder in (base, *base.parents):
+        if BASE in str(folder):
+            folder.chmod(0o755)
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Path:
+    """pytest's, open to ordinary users for reading."""
+    tmp_path.chmod(0o755)
+    return tmp_path
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The rules of conftest.py hold: serial tests are alone, unexpected skips fail."""
+"""The rules of conftest.py hold: serial tests are alone, unexpected skips fail, folders are open."""
 
 from __future__ import annotations
 
@@ -46,6 +46,11 @@ def test_other():
 def test_expected():
     raise AssertionError
 """
+
+
+def test_users_reach_the_folders(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("open")
+    assert support.as_user((tmp_path / "file").read_text) == "open"
 
 
 def run_pytest(folder: Path, code: str, *options: str, **env: str) -> subprocess.CompletedProcess[str]:

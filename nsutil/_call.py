@@ -44,7 +44,7 @@ def call_recipe(recipe: Namespace, func: Callable[..., R], args: Sequence[Any], 
     child = forked.child
     try:
         try:
-            forked.start(lambda: _serve(child, func, args, kwargs))
+            forked.start(lambda: serve(child, func, args, kwargs))
             kind, data = forked.receive(_left(deadline))
             forked.wait(_left(deadline))
         except BaseException:
@@ -61,7 +61,7 @@ def _left(deadline: float | None) -> float | None:
     return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
-def _serve(child: _ns.Child, func: Callable[..., object], args: Sequence[Any], kwargs: Mapping[str, Any]) -> NoReturn:
+def serve(child: _ns.Child, func: Callable[..., object], args: Sequence[Any], kwargs: Mapping[str, Any]) -> NoReturn:
     """In the child: call func, send what came of it, end."""
     status = 1
     try:

@@ -92,16 +92,22 @@ class Forked:
         Raises OSError for a step that failed, ChildDied when the child ended
         without a message, TimeoutError after ``timeout`` seconds.
         """
-        while True:
-            message = _ns.receive(self.child.channel, self.child.pidfd, timeout)
-            if message is None:
-                raise self._died(self.child.wait())
-            if message[0] == READY:
-                self._write_maps()
-            elif message[0] == FAILED:
-                raise self._failed(*struct.unpack("=iii", message[1]))
-            else:
-                return message
+        message = None
+        while message is None:
+            message = self.receive_one(timeout)
+        return message
+
+    def receive_one(self, timeout: float | None = None) -> tuple[int, bytes] | None:
+        """The next message; None when it was about the set-up and is dealt with."""
+        message = _ns.receive(self.child.channel, self.child.pidfd, timeout)
+        if message is None:
+            raise self._died(self.child.wait())
+        if message[0] == READY:
+            self._write_maps()
+            return None
+        if message[0] == FAILED:
+            raise self._failed(*struct.unpack("=iii", message[1]))
+        return message
 
     def _write_maps(self) -> None:
         assert self._plan.maps is not None

@@ -144,6 +144,13 @@ class Process:
         """SIGKILL; in a new PID namespace to everything in it."""
         self.popen.send_signal(signal.SIGKILL)
 
+    def close(self) -> None:
+        """Close pipes and pidfd of a program that has ended."""
+        for transport in self._transports:
+            transport.close()
+        if self.popen.poll() is not None:
+            self.popen._close()
+
     async def _end(self) -> None:
         """Kill it if it still runs, wait for it, close everything: for cancelled tasks."""
         self.popen.kill()
@@ -152,12 +159,7 @@ class Process:
         while self.popen.poll() is None:
             # Not to be cancelled a second time: nothing may be left behind.
             await asyncio.shield(_readable(self.popen.pidfd))
-        self._close()
-
-    def _close(self) -> None:
-        for transport in self._transports:
-            transport.close()
-        self.popen._close()
+        self.close()
 
 
 async def _nothing() -> None:
@@ -228,7 +230,7 @@ async def run(
     except BaseException:
         await process._end()
         raise
-    process._close()
+    process.close()
     done = subprocess.CompletedProcess(args, process.popen.returncode or 0, decode(stdout), decode(stderr))
     if check:
         done.check_returncode()
@@ -251,7 +253,7 @@ async def call(func: Callable[..., R], *args: Any, new: Types = 0, **options: An
 
     Cancelling the task kills the child and waits for its end.
     """
-    from ._call import serve_call
+    from ._call import serve
     from ._fork import Forked
     from ._outcome import restore
     from ._recipe import Namespace
@@ -259,7 +261,7 @@ async def call(func: Callable[..., R], *args: Any, new: Types = 0, **options: An
     recipe = Namespace(new, **options)
     forked = Forked(recipe)
     try:
-        forked.start(serve_call(forked, func, args, {}))
+        forked.start(lambda: serve(forked.child, func, args, {}))
         async with asyncio.timeout(recipe.timeout):
             message = None
             while message is None:

@@ -24,6 +24,7 @@ from setuptools.command.build_ext import build_ext
 # init_elf.c, PID 1 as bytes, is generated (see BuildExt).
 SOURCES = [
     "src/_nsmodule.c",
+    "src/apart.c",
     "src/block.c",
     "src/calls.c",
     "src/child.c",
@@ -39,6 +40,7 @@ SOURCES = [
     "src/message.c",
     "src/mirror.c",
     "src/mountsteps.c",
+    "src/named.c",
     "src/nsthread.c",
     "src/plan.c",
     "src/probe.c",

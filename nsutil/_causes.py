@@ -9,98 +9,21 @@ from __future__ import annotations
 
 import errno
 import os
-import re
-import shutil
-from typing import NamedTuple
 
-from ._probe import Facts, filtered, over
-from ._types import MNT, NAMES, PID, TIME, USER, NSType, each, name_of
+from . import _causes_mount as mounts
+from ._case import Case, Finding
+from ._probe import Facts, filtered
+from ._types import MNT, PID, TIME, USER, each, name_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-
-class Finding(NamedTuple):
-    """Why something does not work here.
-
-    ``cause`` is one of CAUSES, ``evidence`` what was read and where,
-    ``remedy`` what would help, ``step`` the step that failed.
-    """
-
-    cause: str
-    evidence: str
-    remedy: str
-    step: str
-
-    def __str__(self) -> str:
-        return f"{self.cause}: {self.evidence}; {self.remedy}"
-
-
-CAUSES = (
-    "limit", "nesting", "seccomp", "apparmor", "userns-disabled", "chroot", "unmapped-id", "threads", "newuidmap",
-    "subuid", "no-new-privs", "nosuid", "masked-proc", "locked-mount", "capability", "setgroups", "old-kernel",
-)  # fmt: skip
+    from collections.abc import Callable, Iterator
 
 # The first release of each type (namespaces(7)); the others are older.
 _SINCE = {"cgroup": "4.6", "time": "5.6", "user": "3.8"}
 _UNPRIVILEGED_CLONE = "/proc/sys/kernel/unprivileged_userns_clone"
 _RESTRICT = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns"
-# Over these the kernel lets proc be mounted anew: directories that are always empty.
-_HARMLESS_OVER_PROC = frozenset({"/proc/sys/fs/binfmt_misc", "/proc/fs/nfsd"})
-# What mounting a file system in a user namespace takes: to own this type too.
-_OWNER_TYPES = {"proc": "pid", "sysfs": "net", "mqueue": "ipc", "cgroup2": "cgroup", "cgroup": "cgroup"}
 _MAX_INT = 2**31 - 1
-
-# The kind of a step by its label; the first that matches counts.
-_KINDS = (
-    ("helper", re.compile(r"newuidmap|newgidmap|subuid|subgid")),
-    ("map", re.compile(r"uid_map|gid_map|uid map|gid map")),
-    ("setgroups", re.compile(r"setgroups|groups")),
-    ("time", re.compile(r"timens|monotonic|boottime")),
-    ("umount", re.compile(r"^u(n)?mount")),
-    ("mount", re.compile(r"mount|^bind|^pivot|propagation|^open_tree|^fsopen|overlay|read-only|readonly")),
-    ("create", re.compile(r"^(unshare|clone|fork|make|create|new )")),
-    ("join", re.compile(r"^(setns|join|enter)")),
-    ("ids", re.compile(r"^set(res)?[ug]id|^(uid|gid|user)\b")),
-    ("caps", re.compile(r"capset|capabilit|ambient|prctl|keep_caps")),
-)
-
-
-class Case:
-    """One failure: what was attempted, what the kernel said."""
-
-    def __init__(self, err: int, step: str, context: Iterable[str] = (), facts: Facts | None = None) -> None:
-        self.err = err
-        self.step = step
-        self.facts = facts or Facts()
-        self.words = frozenset(context)
-        self.kind = _kind_of(step)
-        self.types = self._types()
-
-    def _types(self) -> NSType:
-        """The types that the step is about: its own, else the attempt's."""
-        named = _types_in(re.findall(r"[a-z]+", self.step)) if self.kind in ("create", "join") else NSType(0)
-        return named or _types_in(self.words)
-
-    @property
-    def with_user(self) -> bool:
-        """A user namespace is made or joined too, so rights come from there."""
-        return bool((self.types | _types_in(self.words)) & USER)
-
-    def found(self, cause: str, evidence: str, remedy: str) -> Finding:
-        return Finding(cause, evidence, remedy, self.step)
-
-
-def _kind_of(step: str) -> str:
-    return next((kind for kind, pattern in _KINDS if pattern.search(step.lower())), "other")
-
-
-def _types_in(words: Iterable[str]) -> NSType:
-    result = NSType(0)
-    for word in words:
-        result |= NAMES.get(word, NSType(0))
-    return result
 
 
 def findings(case: Case) -> Iterator[Finding]:
@@ -216,17 +139,6 @@ def nesting(case: Case) -> Finding | None:
         f"this is a nested user namespace whose own /proc/sys/user/max_{name}_namespaces is {value}; "
         f"the kernel nests {deep} deep at most",
         f"nest less deeply (or raise user.max_{name}_namespaces in the outer namespaces)",
-    )
-
-
-def mount_max(case: Case) -> Finding | None:
-    value = case.facts.number("/proc/sys/fs/mount-max")
-    if value is None:
-        return None
-    return case.found(
-        "limit",
-        f"/proc/sys/fs/mount-max is {value}, and /proc/self/mountinfo has {len(case.facts.mounts)} lines",
-        "raise fs.mount-max with sysctl, or bind with recursive=False",
     )
 
 
@@ -398,142 +310,6 @@ def groups_denied(case: Case) -> Finding | None:
     return case.found("setgroups", evidence, 'leave groups= out, or use maps from newgidmap ("auto", "subids")')
 
 
-# ---------------------------------------------------------------- newuidmap
-
-
-def _helper_of(case: Case) -> tuple[str, str | None]:
-    name = "newgidmap" if "gid" in case.step else "newuidmap"
-    return name, shutil.which(name)
-
-
-def helper_missing(case: Case) -> Finding | None:
-    name, path = _helper_of(case)
-    if path is None:
-        return case.found(
-            "newuidmap",
-            f"{name} is not in PATH ({os.environ.get('PATH', '')})",
-            "install it (Debian: apt install uidmap; Fedora: shadow-utils)",
-        )
-    if os.geteuid() == 0 or _gains_rights(path):
-        return None
-    return case.found(
-        "newuidmap", f"{path} is neither set-user-ID root nor has file capabilities", f"chmod u+s {path} as root"
-    )
-
-
-def _gains_rights(path: str) -> bool:
-    try:
-        status = os.stat(path)
-        if status.st_mode & 0o4000 and status.st_uid == 0:
-            return True
-        return bool(os.getxattr(path, "security.capability"))
-    except OSError:
-        return False
-
-
-def subuid(case: Case) -> Finding | None:
-    """No range of subordinate ids for this user (subuid(5))."""
-    for path in ("/etc/subgid", "/etc/subuid") if "gid" in case.step else ("/etc/subuid", "/etc/subgid"):
-        names = {_user_name(), str(os.getuid())}
-        if not any(line.split(":")[0] in names for line in (case.facts.text(path) or "").splitlines()):
-            return case.found(
-                "subuid",
-                f"{path} has no line for {_user_name()}",
-                f"usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {_user_name()}",
-            )
-    return None
-
-
-def _user_name() -> str:
-    import pwd
-
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
-
-
-def no_new_privs(case: Case) -> Finding | None:
-    if case.facts.status("NoNewPrivs") != "1" or os.geteuid() == 0:
-        return None
-    return case.found(
-        "no-new-privs",
-        f"/proc/self/status: NoNewPrivs: 1, so {_helper_of(case)[0]} gets no rights when executed",
-        "start without no_new_privs (systemd: NoNewPrivileges=no)",
-    )
-
-
-def nosuid(case: Case) -> Finding | None:
-    name, path = _helper_of(case)
-    mount = case.facts.mount_of(path) if path else None
-    if mount is None or "nosuid" not in mount.options or os.geteuid() == 0:
-        return None
-    return case.found(
-        "nosuid",
-        f"{path} lies on {mount.point}, which is mounted nosuid (/proc/self/mountinfo), so it gets no rights",
-        f"mount {mount.point} without nosuid, or install {name} elsewhere",
-    )
-
-
-# ---------------------------------------------------------------- mounts
-
-
-def proc_missing(case: Case) -> Finding | None:
-    """Not EPERM: something else lies where a file of procfs must be."""
-    if case.facts.has_proc and case.err != errno.EXDEV:
-        return None
-    evidence = "something that is not procfs lies over a file of /proc" if case.facts.has_proc else "no procfs on /proc"
-    return case.found("masked-proc", evidence, "mount proc on /proc before")
-
-
-def masked_proc(case: Case) -> Finding | None:
-    """A new proc in a user namespace takes one that is wholly visible before."""
-    if not re.search(r"\bproc\b", case.step) or not (case.with_user or not case.facts.in_initial_user):
-        return None
-    shown = _what_masks_proc(case.facts)
-    if shown is None:
-        return None
-    return case.found(
-        "masked-proc",
-        f"{shown} (/proc/self/mountinfo), and the kernel allows no new proc where the present one is masked",
-        "bind /proc instead (mount_proc=False), or unmask it (Docker: --security-opt systempaths=unconfined)",
-    )
-
-
-def _what_masks_proc(facts: Facts) -> str | None:
-    procs = [mount for mount in facts.mounts if mount.fstype == "proc" and mount.root == "/" and mount.point == "/proc"]
-    if not procs:
-        return "no procfs is mounted on /proc"
-    if "ro" in procs[-1].options:
-        return "/proc is mounted read-only"
-    above = [m for m in over(facts.mounts, "/proc") if m.point not in _HARMLESS_OVER_PROC]
-    return f"{above[0].fstype} lies over {above[0].point}" if above else None
-
-
-def mount_owner(case: Case) -> Finding | None:
-    """proc, sysfs and mqueue ask for the type that they show."""
-    kind = next((t for t in _OWNER_TYPES if re.search(rf"\b{t}\b", case.step)), None)
-    owner = _OWNER_TYPES.get(kind or "")
-    if owner is None or owner in case.words or not case.with_user:
-        return None
-    return case.found(
-        "capability",
-        f"{kind} can be mounted only by the owner of the {owner} namespace, which is not among the new ones",
-        f"add {owner.upper()} to the new namespaces",
-    )
-
-
-def locked_mount(case: Case) -> Finding | None:
-    if not (case.with_user or not case.facts.in_initial_user):
-        return None
-    return case.found(
-        "locked-mount",
-        "mounts inherited from a more privileged mount namespace (/proc/self/mountinfo) are locked: "
-        "they and their flags stay as they are, and what lies below them stays hidden",
-        "bind recursively, keep ro, nosuid, nodev and noexec on a remount, and mount over instead of unmounting",
-    )
-
-
 # ---------------------------------------------------------------- the kernel
 
 
@@ -561,32 +337,13 @@ def call_missing(case: Case) -> Finding | None:
     )
 
 
-def filesystem_missing(case: Case) -> Finding | None:
-    return case.found(
-        "old-kernel",
-        f"Linux {os.uname().release} (uname -r) has no such file system (/proc/filesystems)",
-        "load its module or use a kernel that has it",
-    )
-
-
-def overlay_version(case: Case) -> Finding | None:
-    release = tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
-    if "overlay" not in case.step or not case.with_user or release >= (5, 11):
-        return None
-    return case.found(
-        "old-kernel",
-        f"Linux {os.uname().release} (uname -r) has no overlay mounts in user namespaces (5.11 has)",
-        "use a newer kernel, or root without USER",
-    )
-
-
 Rule = tuple[tuple[str, ...], tuple[int, ...], "Callable[[Case], Finding | None]"]
 
 _REFUSED = (errno.EPERM, errno.EACCES)
 
 RULES: tuple[Rule, ...] = (
     ((), (errno.EMFILE,), files),
-    (("map", "setgroups", "time"), (errno.EXDEV,), proc_missing),
+    (("map", "setgroups", "time"), (errno.EXDEV,), mounts.proc_missing),
     (("create", "join", "mount", "umount"), (), seccomp),
     (("create",), (errno.ENOSPC, errno.EUSERS), limit),
     (("create",), (errno.ENOSPC, errno.EUSERS), nesting),
@@ -599,25 +356,25 @@ RULES: tuple[Rule, ...] = (
     (("create",), (errno.EPERM,), unmapped_id),
     (("create",), _REFUSED, userns_disabled),
     (("create", "map", "mount"), _REFUSED, apparmor),
-    (("helper",), (), helper_missing),
-    (("helper",), (), subuid),
-    (("helper",), (), no_new_privs),
-    (("helper",), (), nosuid),
+    (("helper",), (), mounts.helper_missing),
+    (("helper",), (), mounts.subuid),
+    (("helper",), (), mounts.no_new_privs),
+    (("helper",), (), mounts.nosuid),
     (("map",), (errno.EPERM,), outside_map),
     (("map",), (errno.EPERM,), map_setgroups),
     (("map",), (errno.EPERM,), map_rights),
     (("setgroups",), (errno.EPERM,), groups_denied),
     (("ids",), (errno.EINVAL,), unmapped_target),
-    (("mount",), (errno.ENOSPC,), mount_max),
-    (("mount",), (errno.EPERM,), masked_proc),
-    (("mount",), (errno.EPERM,), mount_owner),
-    (("mount",), (errno.EPERM,), overlay_version),
-    (("mount",), (errno.ENODEV,), filesystem_missing),
+    (("mount",), (errno.ENOSPC,), mounts.mount_max),
+    (("mount",), (errno.EPERM,), mounts.masked_proc),
+    (("mount",), (errno.EPERM,), mounts.mount_owner),
+    (("mount",), (errno.EPERM,), mounts.overlay_version),
+    (("mount",), (errno.ENODEV,), mounts.filesystem_missing),
     (("create", "join", "mount", "umount", "ids", "setgroups", "time", "caps", "other"), (errno.EPERM,), capability),
     (("join",), (errno.EPERM,), join_owner),
-    (("mount", "umount"), (errno.EPERM, errno.EINVAL), locked_mount),
+    (("mount", "umount"), (errno.EPERM, errno.EINVAL), mounts.locked_mount),
     (("other", "mount"), (errno.EOVERFLOW,), unmapped_id),
-    (("map", "time"), (errno.ENOENT, errno.ENOTDIR), proc_missing),
+    (("map", "time"), (errno.ENOENT, errno.ENOTDIR), mounts.proc_missing),
     ((), (errno.EPERM,), seccomp_likely),
     ((), (errno.ENOSYS, errno.ENOTTY), call_missing),
 )

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, Self, TypeAlias, final
 
-from _typeshed import FileDescriptorLike, ReadableBuffer
+from _typeshed import FileDescriptorLike, ReadableBuffer, StrPath
 
 # calls.c
 def unshare(flags: int) -> None: ...
@@ -37,10 +37,27 @@ def pidfd_get_namespace(pidfd: FileDescriptorLike, name: str, /) -> int: ...
 def filtered(call: str, flags: int, /) -> int: ...
 def chrooted() -> bool | None: ...
 
+# named.c
+def name_create(
+    directory: bytes,
+    mount: int,
+    path: bytes,
+    type: int,
+    entry: bytes,
+    plan: Plan,
+    slots: Sequence[FileDescriptorLike],
+    /,
+) -> int | tuple[int, int, int] | None: ...
+def run_apart(
+    plans: tuple[Plan, ...], slots: Sequence[FileDescriptorLike], want: int, cpu: int, /
+) -> int | tuple[int, int, int]: ...
+def mount_id(path: StrPath, /) -> tuple[int, bool]: ...
+def inotify(path: StrPath, mask: int, /) -> int: ...
+
 # plan.c
 RUN_SLOTS: int
 
-_Argument: TypeAlias = int | bytes | None | tuple[int] | tuple[bytes, ...] | list[int]
+_Argument: TypeAlias = int | bytes | tuple[int] | tuple[bytes, ...] | list[int] | None
 
 @final
 class Plan:

@@ -7,7 +7,8 @@ Nothing is read or probed until something failed.
 
 from __future__ import annotations
 
-from ._causes import CAUSES, Case, Finding, findings
+from ._case import CAUSES, Case, Finding
+from ._causes import findings
 
 __all__ = ["CAUSES", "Finding", "hint"]
 

@@ -111,6 +111,7 @@
 
 /* The mount id of statx(2): 5.8, zero before. */
 #define NSU_STATX_MNT_ID 0x1000u
+#define NSU_STATX_ATTR_MOUNT_ROOT 0x2000u
 #define NSU_STX_MNT_ID 0x90             /* offset in struct statx */
 
 #define NSU_FD_NSFS_ROOT (-10003)       /* open_by_handle_at, 6.18 */

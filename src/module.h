@@ -17,6 +17,7 @@ struct module_state {
 extern PyMethodDef call_methods[];      /* calls.c: unshare, setns, clone */
 extern PyMethodDef handle_methods[];    /* handles.c */
 extern PyMethodDef ioctl_methods[];     /* ioctls.c */
+extern PyMethodDef name_methods[];      /* named.c */
 extern PyMethodDef plan_methods[];      /* plan.c */
 extern PyMethodDef probe_methods[];     /* probe.c: for the doctor */
 extern PyMethodDef process_methods[];   /* process.c: spawn, fork */

@@ -2,13 +2,12 @@
  * and whose answer tells a filter's refusal from the kernel's own. */
 #include "module.h"
 
+#include "apart.h"
 #include "compat.h"
 #include "steps.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <signal.h>
-#include <stdbool.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -69,6 +68,8 @@ foreign_errno(const char *name, unsigned flags)
 }
 
 
+/* filtered(call, flags): foreign_errno of that call; ValueError where there
+ * is no malformed form of it. */
 static PyObject *
 probe_filtered(PyObject *module, PyObject *args)
 {
@@ -127,7 +128,7 @@ own_mount_namespace(void)
 
 /* The body of a thread that ends: joining the own mount namespace puts the
  * root where the namespace's is; another root than before was a chroot. */
-static void *
+static void
 compare_roots(void *arg)
 {
     long *answer = arg;
@@ -135,7 +136,7 @@ compare_roots(void *arg)
     long fd = own_mount_namespace();
     *answer = fd;
     if (fd < 0)
-        return NULL;
+        return;
     *answer = sc(SYS_unshare, CLONE_FS, 0, 0, 0, 0, 0);
     if (*answer >= 0)
         *answer = root_of_thread(&before);
@@ -146,27 +147,10 @@ compare_roots(void *arg)
     if (*answer >= 0)
         *answer = memcmp(&before, &after, sizeof before) != 0;
     sc(SYS_close, fd, 0, 0, 0, 0, 0);
-    return NULL;
 }
 
 
-/* Run body(arg) on a thread with all signals blocked and wait for it.
- * Returns 0, or the errno of pthread_create. */
-static int
-on_thread(void *(*body)(void *), void *arg)
-{
-    pthread_t thread;
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int err = pthread_create(&thread, NULL, body, arg);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (err == 0)
-        pthread_join(thread, NULL);
-    return err;
-}
-
-
+/* chrooted(): bool, or None where the look takes rights that are missing. */
 static PyObject *
 probe_chrooted(PyObject *module, PyObject *Py_UNUSED(ignored))
 {
@@ -174,7 +158,7 @@ probe_chrooted(PyObject *module, PyObject *Py_UNUSED(ignored))
     int err;
     (void)module;
     Py_BEGIN_ALLOW_THREADS
-    err = on_thread(compare_roots, &answer);
+    err = run_on_thread(compare_roots, &answer);
     Py_END_ALLOW_THREADS
     if (err || answer < 0)
         Py_RETURN_NONE;

@@ -1,25 +1,16 @@
 /* A look into another namespace from a thread of its own; see visit.h. */
 #include "visit.h"
 
+#include "apart.h"
 #include "compat.h"
 #include "nsthread.h"
 
 #include <errno.h>
-#include <pthread.h>
-#include <signal.h>
-#include <time.h>
 #include <unistd.h>
-
-enum {
-    VISIT_STACK = 256 * 1024,
-    GONE_WAIT_US = 50,
-    GONE_TRIES = 2000           /* a tenth of a second */
-};
 
 /* What the thread and its maker share. */
 struct journey {
     struct visit *visit;
-    pid_t thread;
     int result;
 };
 
@@ -44,47 +35,11 @@ go(struct visit *visit)
 
 
 /* The thread: go there, and end.  The answer is left in the journey. */
-static void *
-journey_thread(void *arg)
+static void
+travel(void *arg)
 {
     struct journey *journey = arg;
-    journey->thread = thread_id();
     journey->result = go(journey->visit);
-    return NULL;
-}
-
-
-/* pthread_join returns before the kernel has forgotten the thread, and
- * unshare(USER) counts it till then: wait for the kernel too. */
-static void
-wait_until_gone(pid_t thread)
-{
-    const struct timespec pause = {.tv_nsec = GONE_WAIT_US * 1000L};
-    for (int i = 0; i < GONE_TRIES; i++) {
-        if (syscall(SYS_tgkill, getpid(), thread, 0) < 0)
-            return;
-        nanosleep(&pause, NULL);
-    }
-}
-
-
-/* Start the thread with all signals blocked: handlers are for the threads
- * of the program.  0 or an errno. */
-static int
-start(pthread_t *thread, struct journey *journey)
-{
-    pthread_attr_t attr;
-    sigset_t all, before;
-    int error = pthread_attr_init(&attr);
-    if (error)
-        return error;
-    pthread_attr_setstacksize(&attr, VISIT_STACK);
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before);
-    error = pthread_create(thread, &attr, journey_thread, journey);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attr);
-    return error;
 }
 
 
@@ -112,15 +67,11 @@ go_and_return(struct visit *visit)
 int
 visit_namespace(struct visit *visit)
 {
-    pthread_t thread;
     struct journey journey = {.visit = visit};
     visit->stranded = 0;
-    int error = start(&thread, &journey);
-    if (error == 0) {
-        pthread_join(thread, NULL);
-        wait_until_gone(journey.thread);
+    int error = run_on_thread(travel, &journey);
+    if (error == 0)
         return journey.result;
-    }
     /* No thread can be made while the next child's PID namespace is another
      * one.  A mount namespace would cut this thread off from the others. */
     if (visit->type != CLONE_NEWNS)

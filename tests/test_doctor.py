@@ -376,6 +376,7 @@ def test_hint_reaches_the_error() -> None:
     assert notes == [f"hint: {text}"]
 
 
-def test_every_cause_of_a_rule_is_a_known_one() -> None:
-    source = Path(doctor.__file__).with_name("_causes.py").read_text()
-    assert {f'"{cause}"' for cause in doctor.CAUSES} <= set(source.replace(",", " ").replace("(", " ").split())
+def test_every_cause_has_a_rule() -> None:
+    sources = Path(doctor.__file__).parent.glob("_causes*.py")
+    text = "".join(path.read_text() for path in sources)
+    assert [cause for cause in doctor.CAUSES if f'"{cause}"' not in text] == []

@@ -1,0 +1,194 @@
+"""How each type of namespace is made and bound on its name's file.
+
+Nobody is moved: a thread or a process that ends makes the namespace.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from functools import lru_cache
+
+from . import _ns
+from ._blocks import restore_failed
+from ._errors import step_error
+from ._handle import NamespaceFile, adopt
+from ._names import AT_FDCWD, MS_BIND, SETUP_TRIES, attempt, is_stale
+from ._plan import PlanBuilder
+from ._types import CGROUP, IPC, MNT, NET, PID, TIME, USER, UTS, NSType, name_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ._names import Store
+    from ._plan import Steps
+    from ._recipe import Namespace
+
+# What can be said about a namespace itself; every other option is about a process.
+_OPTIONS: dict[NSType, frozenset[str]] = {
+    CGROUP: frozenset(),
+    IPC: frozenset(),
+    MNT: frozenset({"propagation", "mounts", "root", "mount_proc"}),
+    NET: frozenset({"loopback"}),
+    PID: frozenset(),
+    TIME: frozenset({"monotonic", "boottime"}),
+    USER: frozenset({"uid_map", "gid_map", "setgroups", "owner"}),
+    UTS: frozenset({"hostname", "domainname"}),
+}
+_O_NEW = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_O_NS = os.O_RDONLY | os.O_CLOEXEC
+
+
+def make(store: Store, path: str, options: dict[str, Any]) -> NamespaceFile:
+    """Make the namespace and bind it on a new file at path.
+
+    FileExistsError when there is one already.  Whatever fails, no file stays.
+    """
+    if store.type in (MNT, PID, USER):
+        recipe = _recipe(store.type, options)
+        with store.prepared():
+            return _make_mnt(path, recipe) if store.type == MNT else _make_by_process(path, recipe)
+    try:
+        steps = _steps(store.type, tuple(options.items()))
+    except TypeError:  # an option that cannot be hashed: let its own check speak
+        _recipe(store.type, options)
+        raise
+    return _make_apart(store, path, steps)
+
+
+def _recipe(nstype: NSType, options: dict[str, Any]) -> Namespace:
+    """The recipe; ValueError for options that a namespace without a process cannot keep."""
+    from ._recipe import RECIPE_OPTIONS, Namespace
+
+    refused = sorted(RECIPE_OPTIONS & (options.keys() - _OPTIONS[nstype]))
+    if refused:
+        allowed = ", ".join(sorted(_OPTIONS[nstype])) or "none"
+        raise ValueError(f"{', '.join(refused)} cannot be kept by a named {nstype} namespace; its options: {allowed}")
+    return Namespace(nstype, **options)
+
+
+@lru_cache(maxsize=32)
+def _steps(nstype: NSType, options: tuple[tuple[str, Any], ...]) -> Steps:
+    """The same steps serve every name that is made with the same options."""
+    from ._compile import thread_steps
+
+    return thread_steps(_recipe(nstype, dict(options)))
+
+
+def make_file(path: str) -> None:
+    """The empty file that a namespace is bound on, as ip-netns(8) makes it."""
+    os.close(os.open(path, _O_NEW, 0))
+
+
+def bind_new(path: str, fd: int) -> None:
+    """Bind an open namespace on a new file at path."""
+    make_file(path)
+    err = attempt("mount", f"/proc/thread-self/fd/{fd}".encode(), os.fsencode(path), b"none", MS_BIND, None)
+    if err:
+        os.unlink(path)
+        raise step_error(err, f"mount: bind the namespace on {path}", path)
+
+
+def explain_existing(error: FileExistsError, path: str) -> None:
+    """Say so when the file is only a remnant: it looks like a name and is none.
+
+    No lock may be held: this waits for whoever is making the name just now.
+    """
+    if is_stale(path):
+        error.add_note(f"{path} is a plain file without a namespace; remove() deletes it")
+
+
+# ---------------------------------------------------------------- all but MNT, PID, USER
+
+# The parts of a creation, as src/named.c counts them.
+_LOCK, _FILE, _THREAD, _PLAN, _BIND, _OPEN, _BACK = range(7)
+
+
+def _make_apart(store: Store, path: str, steps: Steps) -> NamespaceFile:
+    """File, unshare, set-up and bind in one C call."""
+    directory, file, entry = os.fsencode(store.directory), os.fsencode(path), _entry(store.type)
+    for _ in range(SETUP_TRIES):
+        result = _ns.name_create(directory, store.mount, file, int(store.type), entry, steps.plan, steps.slots.presets)
+        if isinstance(result, int):
+            return adopt(result, path)
+        if result is not None:
+            raise _failure(store, path, steps, *result)
+        store.prepare()
+    raise store.never_ready()
+
+
+def _failure(store: Store, path: str, steps: Steps, part: int, step: int, err: int) -> OSError:
+    if part == _PLAN:
+        return steps.error(step, err)
+    if part == _BACK:
+        restore_failed(int(store.type), err)
+    if part == _LOCK:
+        return step_error(err, f"lock {store.directory}", store.directory)
+    entry = os.fsdecode(_entry(store.type))
+    labels = {_FILE: f"create {path}", _THREAD: "start a thread", _BIND: f"mount: bind {entry} on {path}"}
+    return step_error(err, labels.get(part, f"open {entry}"), path)
+
+
+def _open_entry(builder: PlanBuilder, source: bytes) -> None:
+    builder.add("openat", AT_FDCWD, source, _O_NS, 0, label=f"open {source.decode()}", out=builder.slot())
+
+
+def _entry(nstype: NSType) -> bytes:
+    """What shows the namespace that the thread made: for TIME that of its children."""
+    return f"/proc/thread-self/ns/{name_of(nstype)}{'_for_children' if nstype == TIME else ''}".encode()
+
+
+# ---------------------------------------------------------------- MNT
+
+
+def _make_mnt(path: str, recipe: Namespace) -> NamespaceFile:
+    """The caller binds, since the thread is in the new one by then.
+
+    Linux 6.18 takes mount namespaces made on another CPU for older than the
+    caller's own, and refuses to bind them (EINVAL): each CPU gets a try, and
+    the one that made the caller's namespace succeeds.
+    """
+    make_file(path)
+    try:
+        for cpu in (-1, *sorted(os.sched_getaffinity(0))):
+            namespace = _mnt_on_cpu(recipe, cpu)
+            try:
+                namespace.bind(path)
+            except OSError as e:
+                namespace.close()
+                error = e
+                if e.errno != errno.EINVAL:
+                    break
+            else:
+                return namespace
+        raise error
+    except BaseException:
+        os.unlink(path)
+        raise
+
+
+def _mnt_on_cpu(recipe: Namespace, cpu: int) -> NamespaceFile:
+    from ._compile import thread_steps
+
+    steps = thread_steps(recipe)
+    builder = PlanBuilder(steps.slots)
+    _open_entry(builder, _entry(MNT))
+    parts = (steps, builder.build())
+    slot = len(steps.slots.presets) - 1
+    result = _ns.run_apart(tuple(part.plan for part in parts), steps.slots.presets, slot, cpu)
+    if isinstance(result, int):
+        return adopt(result)
+    part, step, err = result
+    raise parts[part].error(step, err)
+
+
+# ---------------------------------------------------------------- PID, USER
+
+
+def _make_by_process(path: str, recipe: Namespace) -> NamespaceFile:
+    raise NotImplementedError
+
+
+def end_named_init(path: str) -> None:
+    raise NotImplementedError

@@ -50,6 +50,17 @@ def tmp_path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def upper_path(tmp_path: Path) -> Iterator[Path]:
+    """As tmp_path, where an overlay can write: not on another overlay, such as the root of a container."""
+    if support.fstype(tmp_path) != "overlay":
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(prefix=BASE, dir="/dev/shm", ignore_cleanup_errors=True) as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
+@pytest.fixture
 def leak_check() -> Iterator[None]:
     """The test leaves no fd, child, thread, mount or namespace, and cwd, root, umask, signals as they were."""
     with support.no_leaks():

@@ -276,6 +276,14 @@ def mounts() -> list[str]:
     return found
 
 
+def fstype(path: Path) -> str:
+    """The type of the file system that a path is on."""
+    lines = [line.split() for line in Path("/proc/thread-self/mountinfo").read_text().splitlines()]
+    above = [fields for fields in lines if path.resolve().is_relative_to(fields[4])]
+    deepest = max(above, key=lambda fields: len(fields[4]))
+    return deepest[deepest.index("-") + 1]
+
+
 def process_state() -> dict[str, object]:
     """Everything that an operation must leave as it found it."""
     umask = os.umask(0)

@@ -114,9 +114,6 @@ def root(tmp_path: Path) -> Path:
     for name in ("proc", "sys", "dev", "tmp", "etc", "usr", "mnt"):
         (path / name).mkdir(parents=True)
     (path / "etc/hostname").write_text("inside\n")
-    for directory in (path, *path.parents):
-        if directory.is_relative_to(tmp_path.parent.parent):
-            directory.chmod(0o755)
     return path
 
 
@@ -682,7 +679,7 @@ def test_dev_takes_devices_only(root: Path, make: str, code: int) -> None:
 
 
 @pytest.fixture
-def layers(tmp_path: Path) -> dict[str, Path]:
+def layers(upper_path: Path) -> dict[str, Path]:
     """Directories with names that overlayfs reads options in."""
     names = {
         "lower": "lo:wer,a\\b",
@@ -690,16 +687,13 @@ def layers(tmp_path: Path) -> dict[str, Path]:
         "upper": "up:p,e\\r",
         "work": "wo,rk\\:x",
     }
-    found = {key: tmp_path / name for key, name in names.items()}
+    found = {key: upper_path / name for key, name in names.items()}
     for path in found.values():
         path.mkdir()
         path.chmod(0o777)
     (found["lower"] / "file").write_text("lower")
     (found["below"] / "file").write_text("below")
     (found["below"] / "deep").write_text("below")
-    for directory in (tmp_path, *tmp_path.parents):
-        if directory.is_relative_to(tmp_path.parent.parent):
-            directory.chmod(0o755)
     return found
 
 

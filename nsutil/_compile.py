@@ -312,7 +312,7 @@ def _working_directory(recipe: Namespace, plan: ChildPlan) -> bytes | int | HasF
         plan.keep.append(_process_target(recipe).open_path("cwd"))
         return plan.keep[-1]
     if recipe.cwd is not None:
-        return os.fsencode(recipe.cwd) if isinstance(recipe.cwd, str) else recipe.cwd  # type: ignore[no-any-return]
+        return os.fsencode(recipe.cwd) if isinstance(recipe.cwd, str) else recipe.cwd
     if recipe.joined & MNT:
         try:
             return os.fsencode(os.getcwd())

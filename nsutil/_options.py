@@ -11,7 +11,7 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable
 
 # The largest id a 32-bit kernel id can be; -1 (4294967295) means "unchanged".
 MAX_ID = 2**32 - 2
@@ -229,13 +229,9 @@ def rlimits(value: object) -> tuple[tuple[int, int, int], ...]:
     """{resource.RLIMIT_X: (soft, hard)} as sorted (resource, soft, hard)."""
     if isinstance(value, tuple):  # the stored form, from a pickle or a copy
         value = {item[0]: item[1:] for item in value}
-    if not hasattr(value, "items"):
+    if not isinstance(value, dict):
         raise TypeError(f"rlimits must be a dict of resource: (soft, hard), not {value!r}")
-    return tuple(sorted(_rlimit(key, pair) for key, pair in _mapping_items(value)))
-
-
-def _mapping_items(value: Mapping[object, object]) -> Iterable[tuple[object, object]]:
-    return value.items()
+    return tuple(sorted(_rlimit(key, pair) for key, pair in value.items()))
 
 
 def _rlimit(key: object, pair: object) -> tuple[int, int, int]:

@@ -342,7 +342,7 @@ def enter(
 
 
 def _resolve_name(name: str, types: NSType) -> list[Join]:
-    from . import named
     from ._target import resolve
+    from .named import open as open_name
 
-    return [join for nstype in each(types) for join in resolve(named.open(name, nstype))]
+    return [join for nstype in each(types) for join in resolve(open_name(name, nstype))]

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 class Value:
     """Base of small immutable records; ``__slots__`` names the fields, in the order of ``__init__``."""
 
-    __slots__ = ()
+    __slots__: tuple[str, ...] = ()
 
     def _set(self, *values: object) -> None:
         """Give the fields their values, once, from ``__init__``."""
@@ -29,7 +29,7 @@ class Value:
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        return self._values() == other._values()  # type: ignore[attr-defined]
+        return self._values() == other._values()
 
     def __hash__(self) -> int:
         return hash((type(self), *self._values()))

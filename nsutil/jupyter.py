@@ -94,7 +94,7 @@ def run_cell(ipython: Any, line: str, cell: str) -> Any:
 def _usage(problem: str) -> Exception:
     from IPython.core.error import UsageError
 
-    return UsageError(f"{problem}\n\n{_CELL_HELP.format(types=' '.join(NAMES))}")  # type: ignore[no-any-return]
+    return UsageError(f"{problem}\n\n{_CELL_HELP.format(types=' '.join(NAMES))}")
 
 
 # ------------------------------------------------------------- the options
@@ -107,7 +107,7 @@ def parse_line(line: str) -> tuple[Namespace, list[str]]:
     """
     from ._recipe import DEFAULTS
 
-    types, options, exports = NSType(0), {}, []
+    types, options, exports = NSType(0), dict[str, object](), list[str]()
     words = shlex.split(line)
     while words:
         word = words.pop(0)

@@ -113,7 +113,7 @@ def _recipe_of(item: pytest.Item) -> Namespace | None:
     """What the markers of a test ask for: all types; of options the closest."""
     from ._recipe import Namespace
 
-    types, options = NSType(0), {}
+    types, options = NSType(0), dict[str, object]()
     markers = list(item.iter_markers("namespace"))
     for marker in reversed(markers):
         types |= parse_types(marker.args)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from support import needs_root
@@ -123,7 +124,7 @@ def test_call():
 def test_call_with_maps_written_from_outside():
     async def body():
         maps = await aio.call(
-            lambda: open("/proc/self/uid_map").read().split(),
+            lambda: Path("/proc/self/uid_map").read_text().split(),
             new="user",
             uid_map=[nsutil.IdMap(0, 0), nsutil.IdMap(5, 1000, 3)],
         )

@@ -28,6 +28,7 @@ SOURCES = [
     "src/block.c",
     "src/calls.c",
     "src/child.c",
+    "src/clone3.c",
     "src/clone.c",
     "src/closefds.c",
     "src/credsteps.c",

@@ -6,6 +6,8 @@ import os
 import subprocess
 
 from ._recipe import RECIPE_OPTIONS, Namespace
+from ._spawn import NEW_GROUP, NEW_SESSION
+from ._types import NSType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,30 +23,32 @@ _POSITIONAL = (
     "bufsize executable stdin stdout stderr preexec_fn close_fds shell cwd env universal_newlines"
     " startupinfo creationflags restore_signals start_new_session pass_fds"
 ).split()
-# Those of its _execute_child, which get their values by position too.
-PIPE_ENDS = "p2cread p2cwrite c2pread c2pwrite errread errwrite".split()
-_IDENTITY_OPTIONS = "start_new_session process_group gids gid uid".split()
-EXECUTE_CHILD = (
-    "args executable preexec_fn close_fds pass_fds cwd env startupinfo creationflags shell".split()
-    + PIPE_ENDS
-    + "restore_signals gid gids uid umask start_new_session process_group".split()
-)
+# Who the program is: subprocess's options, and the recipe's that say it too.
+_IDENTITIES = {"user": ("uid", "gid"), "group": ("uid", "gid"), "extra_groups": ("groups",)}
 # Both have these: for subprocess unless they are spelt as only a recipe does.
 _SHARED = {"cwd", "env", "umask", "timeout"}
 _ONLY_RECIPE = RECIPE_OPTIONS - _SHARED
+
+# Recipes of run(args, new=...) and the like, whose options are values of these types.
+_PLAIN = {NSType, int, bool, str, float, type(None)}
+_MOST_RECENT = 64
+_recent: dict[tuple[Any, ...], Namespace] = {}
 
 
 def name_positional(positional: Sequence[Any], options: dict[str, Any]) -> None:
     """Positional arguments after args join the keywords; TypeError for too many and for preexec_fn."""
     if len(positional) > len(_POSITIONAL):
         raise TypeError(f"at most {len(_POSITIONAL) + 1} positional arguments, as for subprocess.Popen")
-    options.update(zip(_POSITIONAL, positional, strict=False))
+    if positional:
+        options.update(zip(_POSITIONAL, positional, strict=False))
     if options.pop("preexec_fn", None) is not None:
         raise TypeError("preexec_fn is not supported, as it is not safe: use Namespace's options or box.call()")
 
 
 def take_recipe(recipe: Namespace | None, options: dict[str, Any]) -> Namespace:
     """The recipe of a call, its options taken out of the others."""
+    if recipe is not None and RECIPE_OPTIONS.isdisjoint(options):
+        return recipe
     changes = {name: options.pop(name) for name in _ONLY_RECIPE & options.keys()}
     if recipe is not None and changes:
         raise TypeError(f"{', '.join(sorted(changes))}: set it in the recipe, with .replace() for a changed copy")
@@ -56,19 +60,34 @@ def take_recipe(recipe: Namespace | None, options: dict[str, Any]) -> Namespace:
     if options.get("env") == "target":
         changes["env"] = options.pop("env")
     if recipe is None:
-        return Namespace(**changes)
+        return _made(changes)
     return recipe.replace(**changes) if changes else recipe
+
+
+def _made(options: dict[str, Any]) -> Namespace:
+    """The recipe of these options, the same one for a call that is repeated."""
+    key = tuple((name, type(value), value) for name, value in options.items())
+    if not all(kind in _PLAIN for _, kind, _ in key):
+        return Namespace(**options)
+    recipe = _recent.get(key)
+    if recipe is None:
+        if len(_recent) >= _MOST_RECENT:
+            _recent.clear()
+        recipe = _recent[key] = Namespace(**options)
+    return recipe
 
 
 def check_identity(recipe: Namespace, options: dict[str, Any]) -> None:
     """ValueError where subprocess and the recipe both say who the program is."""
-    for ours, theirs in (("uid", "user"), ("gid", "group"), ("groups", "extra_groups")):
+    if _IDENTITIES.keys().isdisjoint(options):
+        return
+    for theirs, ours in _IDENTITIES.items():
         if options.get(theirs) is None:
             continue
-        for name in ("uid", "gid") if ours != "groups" else ("groups",):
+        for name in ours:
             if getattr(recipe, name) is not None:
                 raise ValueError(f"{theirs}= of the call and {name}= of the recipe contradict each other; give one")
-        if ours == "uid" and (recipe.ambient or recipe.keep_caps):
+        if theirs == "user" and (recipe.ambient or recipe.keep_caps):
             raise ValueError("user= would drop the capabilities of ambient= and keep_caps=; use uid= instead")
 
 
@@ -96,35 +115,16 @@ def words(args: Any, executable: Any, shell: bool) -> tuple[list[Any], Any]:
     return result, result[0] if executable is None else executable
 
 
-def command(recipe: Namespace, words: list[Any], program: Any, given: dict[str, Any]) -> tuple[Any, ...]:
-    """The program as _ns.spawn takes it, but for the TIME namespace to join."""
-    vector, search = _environment(recipe, given["env"])
-    return tuple(words), vector, _candidates(program, search), given["restore_signals"]
-
-
-def files(given: dict[str, Any], old_way: bool) -> tuple[Any, ...]:
-    """The descriptors of the program as _ns.spawn takes them."""
-    redirected = given["p2cread"], given["c2pwrite"], given["errwrite"]
-    kept = tuple(sorted({int(fd) for fd in given["pass_fds"]}))
-    return *redirected, kept, given["close_fds"], old_way
-
-
-def _environment(
-    recipe: Namespace, env: Mapping[Any, Any] | None
-) -> tuple[tuple[bytes, ...] | None, Mapping[Any, Any] | None]:
-    """The environment as a vector, None for this process's own, and as where PATH is looked up."""
-    if env is None and recipe.env == "target":
-        env = _target_environment(recipe)
-    if env is None:
-        return None, None
+def environment(env: Mapping[Any, Any]) -> tuple[bytes, ...]:
+    """The environment as name=value."""
     items = [(os.fsencode(name), os.fsencode(value)) for name, value in env.items()]
     for name, _ in items:
         if b"=" in name:
             raise ValueError("illegal environment variable name")
-    return tuple(name + b"=" + value for name, value in items), env
+    return tuple(name + b"=" + value for name, value in items)
 
 
-def _target_environment(recipe: Namespace) -> dict[bytes, bytes]:
+def target_environment(recipe: Namespace) -> dict[bytes, bytes]:
     """The environment of the process that is entered."""
     from ._compile import _process_target
 
@@ -132,23 +132,29 @@ def _target_environment(recipe: Namespace) -> dict[bytes, bytes]:
     return {name: value for name, separator, value in pairs if separator}
 
 
-def _candidates(program: Any, env: Environment) -> tuple[bytes, ...]:
+def candidates(program: Any, env: Environment) -> tuple[Any, ...]:
     """The paths to try, inside: the program's own, or one for each directory of PATH."""
-    name = os.fsencode(program)
-    if os.path.dirname(name):
+    name = os.fspath(program)
+    if ("/" if isinstance(name, str) else b"/") in name:
         return (name,)
-    return tuple(os.path.join(os.fsencode(directory), name) for directory in os.get_exec_path(env))
+    path = os.environ.get("PATH", os.defpath).split(os.pathsep) if env is None else os.get_exec_path(env)
+    return tuple(os.path.join(os.fsencode(directory), os.fsencode(name)) for directory in path)
 
 
-def identity_steps(recipe: Namespace, given: dict[str, Any]) -> Steps | None:
-    """What subprocess's own options ask of the child, in its order."""
-    new_session, group, groups, gid, uid = (given[name] for name in _IDENTITY_OPTIONS)
-    if not new_session and group < 0 and groups is None and gid is None and uid is None:
-        return None
+def identity(
+    leader: bool, new_session: bool, group: int, groups: Sequence[int] | None, gid: int | None, uid: int | None
+) -> tuple[int, Steps | None]:
+    """What subprocess's own options ask of the child, in its order, and what that means for nsutil's init.
+
+    ``leader``: the recipe makes a new session by itself.
+    """
+    leading = NEW_SESSION if new_session or leader else NEW_GROUP if group >= 0 else 0
+    if group < 0 and groups is None and gid is None and uid is None and not (new_session and not leader):
+        return leading, None
     from ._plan import PlanBuilder
 
     builder = PlanBuilder()
-    if new_session and not recipe.new_session:
+    if new_session and not leader:
         builder.add("setsid", label="start a new session")
     if group >= 0:
         builder.add("setpgid", 0, group, label=f"join process group {group}")
@@ -158,4 +164,4 @@ def identity_steps(recipe: Namespace, given: dict[str, Any]) -> Steps | None:
         builder.add("setresgid", gid, gid, gid, label=f"set gid {gid}")
     if uid is not None:
         builder.add("setresuid", uid, uid, uid, label=f"set uid {uid}")
-    return builder.build()
+    return leading, builder.build()

@@ -11,7 +11,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ._compile import ChildPlan
     from ._file import NamespaceFile, NamespaceSet
     from ._recipe import Namespace
 
@@ -30,33 +29,19 @@ def create_recipe(recipe: Namespace) -> NamespaceSet:
 
     Raises ValueError for options that only a program has, else as popen().
     """
-    from ._compile import compile_child
+    from ._spawn import Launch
 
     refused = [name for name in _PROGRAM_ONLY if name in recipe._options]
     if refused:
         raise ValueError(f"{', '.join(refused)} means nothing without a program: use .run(), .popen() or .call()")
     if not recipe.types:
         raise ValueError("create() needs types: the recipe neither makes nor joins anything")
-    plan = compile_child(recipe)
+    launch = Launch(recipe)
     try:
-        pidfd = _start_holder(plan)
+        pidfd = launch.hold()
     finally:
-        plan.close()
+        launch.close()
     return _take_over(recipe, _Holder(pidfd))
-
-
-def _start_holder(plan: ChildPlan) -> int:
-    """nsutil-init in the namespaces, as PID 1 where PID is new; its pidfd."""
-    from ._spawn import start
-
-    # Nothing to exec: a TIME namespace that is joined needs nobody inside.
-    plan.join_time = None
-    ending = False, int(signal.SIGKILL), (True, False)
-    command = (b"nsutil-init",), (), (), True
-    files = -1, -1, -1, (), True, False
-    _, pidfd, _, status = start(plan, ending, command, files, None, "nsutil's init")
-    os.close(status)
-    return pidfd
 
 
 def _take_over(recipe: Namespace, holder: _Holder) -> NamespaceSet:

@@ -118,12 +118,20 @@ def receive(fd: int, watch: int = -1, timeout: float | None = None, /) -> tuple[
 
 # process.c
 def spawn(
+    maps: tuple[int, int, int],
     plans: tuple[Plan | None, ...],
     slots: Sequence[FileDescriptorLike],
-    shape: tuple[Any, ...],
-    program: tuple[Any, ...],
-    files: tuple[Any, ...],
-    maps: tuple[int, int, int],
+    flags: int,
+    bits: int,
+    end_signal: int,
+    argv: Sequence[Any],
+    envp: Sequence[bytes] | None,
+    candidates: Sequence[Any],
+    time_fd: int,
+    stdin: int,
+    stdout: int,
+    stderr: int,
+    kept: tuple[int, ...],
     /,
 ) -> tuple[int, ...]: ...
 def await_exit(pidfd: int, nanoseconds: int, /) -> bool: ...

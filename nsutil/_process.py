@@ -14,8 +14,7 @@ import warnings
 from errno import ESRCH
 
 from . import _command, _ns
-from ._handle import newer_calls
-from ._spawn import start
+from ._spawn import CLOSE_FDS, INHERITED, RESTORE_SIGNALS, launch_of
 from ._types import NAMES, NSType
 
 TYPE_CHECKING = False
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from typing import Any, AnyStr
 
     from ._file import NamespaceSet
-    from ._plan import Steps
     from ._recipe import Namespace
 else:
     AnyStr = bytes  # subprocess.Popen[...] takes anything
@@ -32,6 +30,7 @@ else:
 __all__ = ["Popen", "run", "run_recipe", "spawn_recipe"]
 
 _LOST = -1
+_UNSET = object()
 
 
 class _Fd:
@@ -92,47 +91,52 @@ class Popen(subprocess.Popen[AnyStr]):
 
     # -------------------------------------------------------------- starting
 
-    def _execute_child(self, *arguments: Any) -> None:
-        """Called by subprocess.Popen.__init__ where it would fork."""
-        given = dict(zip(_command.EXECUTE_CHILD, arguments, strict=True))
-        words, program = _command.words(given["args"], given["executable"], given["shell"])
-        sys.audit("subprocess.Popen", program, words, self._recipe.cwd, given["env"])
-        command = _command.command(self._recipe, words, program, given)
-        files = _command.files(given, not newer_calls())
-        leads = bool(given["start_new_session"] or self._recipe.new_session), given["process_group"] >= 0
-        self._spawn(program, command, files, _command.identity_steps(self._recipe, given), leads)
-        self._child_created = True
-        self._close_pipe_fds(*(given[name] for name in _command.PIPE_ENDS))
+    def _get_handles(self, stdin: Any, stdout: Any, stderr: Any) -> Any:
+        if stdin is None and stdout is None and stderr is None:
+            return -1, -1, -1, -1, -1, -1
+        return super()._get_handles(stdin, stdout, stderr)  # type: ignore[misc]
 
-    def _spawn(
+    def _execute_child(self, *given: Any) -> None:
+        """Called by subprocess.Popen.__init__ where it would fork."""
+        args, executable, _, close_fds, pass_fds, _, env, _, _, shell, *rest = given
+        *pipes, restore_signals, gid, gids, uid, _, new_session, group = rest
+        words, program = _command.words(args, executable, shell)
+        bits = CLOSE_FDS * bool(close_fds) | RESTORE_SIGNALS * bool(restore_signals)
+        streams = pipes[0], pipes[3], pipes[5]
+        self._start(program, words, env, bits, streams, pass_fds, (new_session, group, gids, gid, uid))
+        self._child_created = True
+        if streams != INHERITED:
+            self._close_pipe_fds(*pipes)
+
+    def _start(
         self,
         program: Any,
-        command: tuple[Any, ...],
-        files: tuple[Any, ...],
-        identity: Steps | None,
-        leads: tuple[bool, bool],
+        words: list[Any],
+        env: _command.Environment,
+        bits: int,
+        streams: tuple[int, int, int],
+        pass_fds: Sequence[int],
+        who: tuple[Any, ...],
     ) -> None:
-        from ._compile import compile_child
-
-        plan = compile_child(self._recipe)
+        launch = launch_of(self._recipe)
         try:
-            self._init = plan.init
-            end_signal = self._end_signal()
-            self._watch = not plan.init and (bool(end_signal) or _status_would_be_lost())
-            ending = self._watch, end_signal, leads
-            self.pid, pidfd, program_pid, status = start(plan, ending, command, files, identity, program)
+            sys.audit("subprocess.Popen", program, words, launch.cwd, env)
+            if env is None and launch.env is not None:
+                env = _command.target_environment(self._recipe)
+            envp = None if env is None else _command.environment(env)
+            leading, identity = _command.identity(launch.new_session, *who)
+            started = launch.start(
+                program, words, envp, _command.candidates(program, env), bits | leading, streams, pass_fds, identity
+            )
         finally:
-            plan.close()
-        self._pidfd = _Fd(pidfd)
-        self._status = _Fd(status) if status >= 0 else None
+            if not launch.lasting:
+                launch.close()
+        self.pid, pidfd, program_pid, status = started
         self.program_pid = program_pid or None
-
-    def _end_signal(self) -> int:
-        """What the program gets when this process ends; 0: nothing."""
-        wish = self._recipe.kill_child
-        if wish is None:
-            wish = self._init
-        return int(signal.SIGKILL) if wish is True else int(wish)
+        self._pidfd = _Fd(pidfd)
+        if status >= 0:
+            self._status = _Fd(status)
+            self._init, self._watch = launch.init, not launch.init
 
     # --------------------------------------------------------------- waiting
 
@@ -236,37 +240,34 @@ def run(args: Any, *positional: Any, **options: Any) -> subprocess.CompletedProc
     else the program, and raises subprocess.TimeoutExpired.  Raises
     subprocess.CalledProcessError with ``check=True``, else as Popen.
     """
-    return _run(_command.take_recipe(None, options), args, positional, options)
+    return run_recipe(_command.take_recipe(None, options), args, *positional, **options)
 
 
-def run_recipe(recipe: Namespace, args: Any, *positional: Any, **options: Any) -> subprocess.CompletedProcess[Any]:
-    """Run a program as the recipe says; options and result as subprocess.run."""
-    return _run(recipe, args, positional, options)
-
-
-def _run(
-    recipe: Namespace, args: Any, positional: Sequence[Any], options: dict[str, Any]
+def run_recipe(
+    recipe: Namespace,
+    args: Any,
+    *positional: Any,
+    input: Any = None,  # noqa: A002 - as subprocess calls it
+    capture_output: bool = False,
+    timeout: Any = _UNSET,
+    check: bool = False,
+    **options: Any,
 ) -> subprocess.CompletedProcess[Any]:
-    data, check = options.pop("input", None), options.pop("check", False)
-    timeout = options.pop("timeout", recipe.timeout)
-    _command.take_pipes(options, data, options.pop("capture_output", False))
-    with Popen(args, *positional, _recipe=recipe, **options) as process:
-        try:
-            stdout, stderr = process.communicate(data, timeout=timeout)
-        except BaseException as e:
-            process.kill()
-            if isinstance(e, subprocess.TimeoutExpired):
-                e.timeout = timeout  # subprocess names what was left of it
-            raise
-        code = process.poll()
-    if check and code:
-        raise subprocess.CalledProcessError(code, process.args, stdout, stderr)
-    return subprocess.CompletedProcess(process.args, code or 0, stdout, stderr)
-
-
-def _status_would_be_lost() -> bool:
-    """Whether the kernel would reap the program unseen: SIGCHLD is ignored, and it is older than 6.15."""
-    if signal.getsignal(signal.SIGCHLD) is not signal.SIG_IGN:
-        return False
-    release = os.uname().release.split(".")
-    return not newer_calls() or (int(release[0]), int(release[1])) < (6, 15)
+    """Run a program as the recipe says; options and result as subprocess.run."""
+    if timeout is _UNSET:
+        timeout = recipe._options.get("timeout")
+    if input is not None or capture_output:
+        _command.take_pipes(options, input, capture_output)
+    process: Popen[Any] = Popen(args, *positional, _recipe=recipe, **options)
+    try:
+        stdout, stderr = process.communicate(input, timeout=timeout)
+    except BaseException as e:
+        process.kill()
+        if isinstance(e, subprocess.TimeoutExpired):
+            e.timeout = timeout or 0  # subprocess names what was left of it
+        process.__exit__(type(e), e, e.__traceback__)
+        raise
+    process._close()
+    if check and process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, process.args, stdout, stderr)
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)

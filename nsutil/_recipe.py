@@ -76,7 +76,7 @@ class Namespace(_ns.Block):
 
     __slots__ = ("_children", "_joins", "_new", "_options", "_steps", "_types")
 
-    _children: dict[bool, Any]
+    _children: dict[tuple[int, int], Any]
     _joins: tuple[Join, ...]
     _new: NSType
     _options: dict[str, Any]

@@ -1,20 +1,26 @@
-"""A compiled plan and a command become a child; a failed step becomes its OSError."""
+"""A recipe made ready to start programs, and the child that is started."""
 
 from __future__ import annotations
 
 import os
+import signal
 from errno import ENOEXEC
 
 from . import _ns
+from ._compile import compile_child
 from ._errors import step_error
-from ._types import NSType
+from ._types import MNT, NSType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
-    from ._compile import ChildPlan
     from ._plan import Steps
+    from ._recipe import Namespace
+
+# Bits of _ns.spawn (src/process.c).
+SECOND, INIT, WATCH, HIDE, NEW_SESSION, NEW_GROUP, CLOSE_FDS, RESTORE_SIGNALS = (1 << bit for bit in range(8))
 
 # enum spawn_part of src/spawn.h
 _ENTER, _MAPS, _SETUP, _CREDENTIALS, _IDENTITY = range(5)
@@ -26,77 +32,129 @@ _PARTS = {
     _PREPARE: "prepare the child",
 }
 _NO_INIT_HERE = "nsutil's init exists for x86_64 and aarch64 only; pass init=False to run the program as PID 1"
+_NO_MAPS = (-1, -1, -1)
+INHERITED = (-1, -1, -1)  # stdin, stdout, stderr
 
 
-def start(
-    plan: ChildPlan,
-    ending: tuple[bool, int, tuple[bool, bool]],
-    command: tuple[Any, ...],
-    files: tuple[Any, ...],
-    identity: Steps | None,
-    program: Any,
-) -> tuple[int, int, int, int]:
-    """Start a child: (pid, pidfd, program's pid, status descriptor or -1).
+class Launch:
+    """What every program of a recipe has in common.
 
-    ``ending``: whether a waiter stands between, the signal for the program
-    when this process ends, and whether the program leads a session or group
-    of its own.  ``command`` and ``files``: see nsutil/_command.py.
-    ``identity``: what subprocess's own options ask.  ``program``: its name in
-    errors.  Raises the OSError of the step that failed.
+    ``init``: PID 1 is nsutil's.  ``end_signal``: what the program gets when
+    this process ends, 0 for nothing.  ``lasting``: nothing but the recipe and
+    this process's ids went in, so that it serves for the next program too.
     """
-    watch, end_signal, leads = ending
-    shape = plan.clone_flags, plan.second, plan.init, watch, plan.joins, *leads, end_signal
-    time_fd = plan.join_time.fileno() if plan.join_time else -1
-    result = _with_maps(plan, identity, shape, (*command, time_fd), files)
-    if len(result) == 3:
-        raise _failure(plan, identity, program, *result)
-    pid, pidfd, program_pid, status = result
-    return pid, pidfd, program_pid, status
+
+    __slots__ = ("_bits", "_plan", "_plans", "cwd", "end_signal", "env", "init", "lasting", "new_session")
+
+    def __init__(self, recipe: Namespace) -> None:
+        self._plan = plan = compile_child(recipe)
+        self.init = plan.init
+        self.end_signal = _end_signal(recipe.kill_child, plan.init)
+        self.cwd, self.env, self.new_session = recipe.cwd, recipe.env, recipe.new_session
+        watch = bool(self.end_signal) and not plan.init
+        chosen = (SECOND, plan.second), (INIT, plan.init), (WATCH, watch), (HIDE, plan.joins)
+        self._bits = sum(bit for bit, wanted in chosen if wanted)
+        own = plan.maps.self_write if plan.maps else None
+        self._plans = tuple(_plan_of(steps) for steps in (plan.enter, own, plan.setup, plan.credentials))
+        looks_around = recipe.joined & MNT or "target" in (recipe.uid, recipe.gid)
+        self.lasting = not looks_around and not plan.keep and (plan.maps is None or own is not None)
+
+    def start(
+        self,
+        program: Any,
+        words: Sequence[Any],
+        envp: Sequence[bytes] | None,
+        candidates: Sequence[Any],
+        bits: int,
+        streams: tuple[int, int, int],
+        pass_fds: Sequence[int] = (),
+        identity: Steps | None = None,
+    ) -> tuple[int, int, int, int]:
+        """Start a child: (pid, pidfd, program's pid, status descriptor or -1).
+
+        ``program``: its name in errors.  ``bits``: more of them.  ``identity``:
+        what subprocess's own options ask.  No candidates: nsutil's init holds
+        the namespaces.  Raises the OSError of the step that failed.
+        """
+        join_time = self._plan.join_time
+        kept = tuple(sorted({int(fd) for fd in pass_fds})) if pass_fds else ()
+        command = words, envp, candidates, join_time.fileno() if join_time else -1
+        result = self._run(identity, self._bits | bits, self.end_signal, *command, *streams, kept)
+        if len(result) == 3:
+            raise self._failure(program, identity, *result)
+        pid, pidfd, program_pid, status = result
+        return pid, pidfd, program_pid, status
+
+    def hold(self) -> int:
+        """Start nsutil's init alone, which holds the namespaces until it is killed or this process ends: its pidfd.
+
+        A TIME namespace to join is left out: nobody is inside to see it.
+        Raises the OSError of the step that failed.
+        """
+        bits = self._bits | NEW_SESSION | CLOSE_FDS
+        result = self._run(None, bits, int(signal.SIGKILL), ("nsutil-init",), (), (), -1, *INHERITED, ())
+        if len(result) == 3:
+            raise self._failure("nsutil's init", None, *result)
+        _, pidfd, _, status = result
+        os.close(status)
+        return pidfd
+
+    def _run(self, identity: Steps | None, bits: int, end_signal: int, *command: Any) -> tuple[int, ...]:
+        """_ns.spawn; id maps that are for us to write are written while the child waits."""
+        plan, maps = self._plan, self._plan.maps
+        plans = (*self._plans, _plan_of(identity))
+        setting = plans, plan.slots.presets, plan.clone_flags, bits, end_signal
+        if maps is None or maps.self_write:
+            return _ns.spawn(_NO_MAPS, *setting, *command)
+        from ._mapper import Mapper
+
+        with Mapper(maps.writer) as mapper:
+            result = _ns.spawn(mapper.ends, *setting, *command)
+        if mapper.error is not None and len(result) == 3:
+            raise mapper.error
+        return result
+
+    def close(self) -> None:
+        """Close what was opened for one child."""
+        self._plan.close()
+
+    def _failure(self, program: Any, identity: Steps | None, part: int, step: int, errno: int) -> OSError:
+        """The OSError for what the child reported."""
+        plan = self._plan
+        own = plan.maps.self_write if plan.maps else None
+        by_part = {_ENTER: plan.enter, _MAPS: own, _SETUP: plan.setup, _CREDENTIALS: plan.credentials}
+        steps = identity if part == _IDENTITY else by_part.get(part)
+        if steps:
+            return steps.error(step, errno)
+        if part == _EXEC:
+            return step_error(errno, f"run {os.fsdecode(program)}", program)
+        if part == _CLONE:
+            return step_error(errno, f"clone({str(NSType(plan.clone_flags)).upper()})")
+        if part == _JOIN_TIME and plan.join_time:
+            return step_error(errno, plan.join_time.label, str(plan.join_time.handle))
+        if part == _FILES:
+            return step_error(errno, "redirect the standard streams" if step < 0 else f"pass descriptor {step}")
+        error = step_error(errno, _PARTS[part])
+        if part == _INIT and errno == ENOEXEC:
+            error.add_note(_NO_INIT_HERE)
+        return error
 
 
-def _with_maps(
-    plan: ChildPlan, identity: Steps | None, shape: tuple[Any, ...], command: tuple[Any, ...], files: tuple[Any, ...]
-) -> tuple[int, ...]:
-    """_ns.spawn, the id maps being written meanwhile where that is for us to do."""
-    maps = plan.maps
-    own = maps.self_write if maps is not None else None
-    plans = tuple(_plan_of(steps) for steps in (plan.enter, own, plan.setup, plan.credentials, identity))
-    presets = plan.slots.presets
-    if maps is None or own is not None:
-        return _ns.spawn(plans, presets, shape, command, files, (-1, -1, -1))
-    from ._mapper import Mapper
+def launch_of(recipe: Namespace) -> Launch:
+    """The Launch of a recipe, made once where it is lasting; to be closed where not."""
+    key = os.geteuid(), os.getegid()
+    launch: Launch | None = recipe._children.get(key)
+    if launch is None:
+        launch = Launch(recipe)
+        if launch.lasting:
+            recipe._children[key] = launch
+    return launch
 
-    with Mapper(maps.writer) as mapper:
-        result = _ns.spawn(plans, presets, shape, command, files, mapper.ends)
-    if mapper.error is not None and len(result) == 3:
-        raise mapper.error
-    return result
+
+def _end_signal(kill_child: int | bool | None, init: bool) -> int:
+    wish = init if kill_child is None else kill_child
+    return int(signal.SIGKILL) if wish is True else int(wish)
 
 
 def _plan_of(steps: Steps | None) -> _ns.Plan | None:
     return steps.plan if steps else None
-
-
-def _failure(plan: ChildPlan, identity: Steps | None, program: Any, part: int, step: int, errno: int) -> OSError:
-    """The OSError for what the child reported."""
-    steps = {
-        _ENTER: plan.enter,
-        _MAPS: plan.maps and plan.maps.self_write,
-        _SETUP: plan.setup,
-        _CREDENTIALS: plan.credentials,
-        _IDENTITY: identity,
-    }.get(part)
-    if steps:
-        return steps.error(step, errno)
-    if part == _EXEC:
-        return step_error(errno, f"run {os.fsdecode(program)}", program)
-    if part == _CLONE:
-        return step_error(errno, f"clone({str(NSType(plan.clone_flags)).upper()})")
-    if part == _JOIN_TIME and plan.join_time:
-        return step_error(errno, plan.join_time.label, str(plan.join_time.handle))
-    if part == _FILES:
-        return step_error(errno, "redirect the standard streams" if step < 0 else f"pass descriptor {step}")
-    error = step_error(errno, _PARTS[part])
-    if part == _INIT and errno == ENOEXEC:
-        error.add_note(_NO_INIT_HERE)
-    return error

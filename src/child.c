@@ -23,13 +23,14 @@
 
 enum { FAILED = 127, LAST_SIGNAL = 64 };
 
+typedef unsigned long mask_t;
+typedef void (*handler_t)(int);
+
 /* The kernel's struct sigaction; a mask of zeros needs no exact place. */
 struct action {
-    void (*handler)(int);
+    handler_t handler;
     unsigned long zeros[4];
 };
-
-typedef unsigned long mask_t;
 
 
 void
@@ -80,10 +81,20 @@ start_child(struct spawn *s, int (*body)(void *), unsigned long flags,
 
 /* Set a disposition, with no flags and an empty mask. */
 static void
-set_action(int signal, void (*handler)(int))
+set_action(int signal, handler_t handler)
 {
     struct action action = {handler, {0}};
     sc(SYS_rt_sigaction, signal, (long)&action, 0, sizeof(mask_t), 0, 0);
+}
+
+
+/* The handler of a signal. */
+static handler_t
+handler_of(int signal)
+{
+    struct action action = {SIG_DFL, {0}};
+    sc(SYS_rt_sigaction, signal, 0, (long)&action, sizeof(mask_t), 0, 0);
+    return action.handler;
 }
 
 
@@ -94,20 +105,16 @@ set_action(int signal, void (*handler)(int))
 static void
 reset_signals(struct spawn *s)
 {
-    struct action action;
-    for (int signal = 1; signal <= LAST_SIGNAL; signal++) {
-        if (sc(SYS_rt_sigaction, signal, 0, (long)&action, sizeof(mask_t), 0,
-               0)
-            < 0)
-            continue;
-        bool ignored = action.handler == SIG_IGN;
-        if (signal == SIGCHLD)
-            s->child_ignored = ignored;
-        if (action.handler != SIG_DFL && !ignored)
+    int last = s->signals_clear ? 0 : LAST_SIGNAL;
+    for (int signal = 1; signal <= last; signal++) {
+        handler_t handler = handler_of(signal);
+        if (handler != SIG_DFL && handler != SIG_IGN)
             set_action(signal, SIG_DFL);
     }
-    if (s->init || s->watch)
+    if (s->init || s->watch) {
+        s->child_ignored = handler_of(SIGCHLD) == SIG_IGN;
         set_action(SIGCHLD, SIG_DFL);
+    }
 }
 
 
@@ -188,8 +195,7 @@ arrange_files(struct spawn *s)
     if (program->time_fd >= 0)
         keep_open(program, s->init_fd);     /* up to exec */
     if (program->close_others)
-        close_others(program->keep, program->keep_count,
-                     program->no_close_range);
+        close_others(program->keep, program->keep_count, s->old_calls);
     return true;
 }
 
@@ -269,9 +275,9 @@ run_stage(struct spawn *s, int carried)
 {
     const struct program *program = &s->program;
     write_number(s->number[2], carried);
-    long error =
-        sc(SYS_execveat, s->init_fd, (long)"", (long)program->stage_argv,
-           (long)program->envp, AT_EMPTY_PATH, 0);
+    long error = sc(SYS_execveat, s->init_fd, (long)"",
+                    (long)program->stage_argv, (long)program->envp,
+                    AT_EMPTY_PATH, 0);
     spawn_failed(s, PART_INIT, 0, -error);
 }
 
@@ -336,7 +342,7 @@ be_waiter(struct spawn *s, long pid)
     else
         sc(SYS_close, 1, 0, 0, 0, 0, 0);
     sc(SYS_dup3, s->init_fd, 2, O_CLOEXEC, 0, 0, 0);
-    close_others(keep, 0, s->program.no_close_range);
+    close_others(keep, 0, s->old_calls);
     long error = sc(SYS_execveat, 2, (long)"", (long)argv, (long)(argv + 4),
                     AT_EMPTY_PATH, 0);
     spawn_failed(s, PART_INIT, 0, -error);

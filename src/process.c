@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -28,8 +29,8 @@ struct request {
 static void *
 hold_memory(struct request *r, Py_ssize_t count, size_t size)
 {
-    PyObject *block =
-        PyBytes_FromStringAndSize(NULL, count * (Py_ssize_t)size);
+    PyObject *block = PyBytes_FromStringAndSize(NULL,
+                                                count * (Py_ssize_t)size);
     if (block == NULL || PyList_Append(r->held, block) < 0) {
         Py_XDECREF(block);
         return NULL;
@@ -52,16 +53,22 @@ hold_text(struct request *r, PyObject *object)
 }
 
 
-/* A tuple of such as a NULL-terminated vector. */
+/* A list or tuple of such as a NULL-terminated vector. */
 static char **
 hold_vector(struct request *r, PyObject *items)
 {
-    Py_ssize_t n = PyTuple_Size(items);
-    char **vector = n < 0 ? NULL : hold_memory(r, n + 1, sizeof(char *));
+    PyObject *tuple = PySequence_Tuple(items);
+    if (tuple == NULL || PyList_Append(r->held, tuple) < 0) {
+        Py_XDECREF(tuple);
+        return NULL;
+    }
+    Py_DECREF(tuple);
+    Py_ssize_t n = PyTuple_Size(tuple);
+    char **vector = hold_memory(r, n + 1, sizeof(char *));
     if (vector == NULL)
         return NULL;
     for (Py_ssize_t i = 0; i < n; i++) {
-        vector[i] = hold_text(r, PyTuple_GetItem(items, i));
+        vector[i] = hold_text(r, PyTuple_GetItem(tuple, i));
         if (vector[i] == NULL)
             return NULL;
     }
@@ -122,19 +129,12 @@ hold_stage(struct request *r)
 }
 
 
-/* (argv, envp or None, candidates, restore_signals, time_fd or -1); without
- * candidates nsutil-init holds the namespaces */
+/* What is run: without candidates nsutil-init holds the namespaces. */
 static int
-take_program(PyObject *object, struct request *r)
+take_program(struct request *r, PyObject *argv, PyObject *envp,
+             PyObject *candidates)
 {
     struct program *program = &r->spawn.program;
-    PyObject *argv, *envp, *candidates;
-    int restore;
-    if (!PyArg_ParseTuple(object, "O!OO!pi:program", &PyTuple_Type, &argv,
-                          &envp, &PyTuple_Type, &candidates, &restore,
-                          &program->time_fd))
-        return -1;
-    program->default_pipe_signals = restore;
     program->argv = hold_vector(r, argv);
     if (program->argv == NULL)
         return -1;
@@ -149,26 +149,18 @@ take_program(PyObject *object, struct request *r)
 }
 
 
-/* (stdin, stdout, stderr, descriptors to keep, close_fds, old_way) */
+/* The descriptors it keeps beside the standard three, ascending. */
 static int
-take_files(PyObject *object, struct request *r)
+take_kept(struct request *r, PyObject *kept)
 {
     struct program *program = &r->spawn.program;
-    PyObject *keep;
-    int closing, old_way;
-    if (!PyArg_ParseTuple(object, "iiiO!pp:files", &program->redirect[0],
-                          &program->redirect[1], &program->redirect[2],
-                          &PyTuple_Type, &keep, &closing, &old_way))
-        return -1;
-    program->close_others = closing;
-    program->no_close_range = old_way;
-    Py_ssize_t n = PyTuple_Size(keep);
+    Py_ssize_t n = PyTuple_Size(kept);
     program->keep = hold_memory(r, n + KEPT_MORE, sizeof(int));
     if (program->keep == NULL)
         return -1;
     program->keep_count = (int)n;
     for (Py_ssize_t i = 0; i < n; i++)
-        if (ns_as_c_int(PyTuple_GetItem(keep, i), &program->keep[i]) < 0)
+        if (ns_as_c_int(PyTuple_GetItem(kept, i), &program->keep[i]) < 0)
             return -1;
     return 0;
 }
@@ -194,22 +186,31 @@ take_plans(PyObject *object, struct request *r)
 }
 
 
-/* (flags, second, init, watch, hide, new_session, new_group, end_signal) */
-static int
-take_shape(PyObject *object, struct spawn *s)
+/* The bits of the fourth argument; nsutil/_spawn.py has the same. */
+enum {
+    SECOND = 1,
+    INIT = 2,
+    WATCH = 4,
+    HIDE = 8,
+    NEW_SESSION = 16,
+    NEW_GROUP = 32,
+    CLOSE_FDS = 64,
+    RESTORE_SIGNALS = 128
+};
+
+/* Spread them over the spawn. */
+static void
+take_bits(struct spawn *s, unsigned bits)
 {
-    int second, init, watch, hide, new_session, new_group;
-    if (!PyArg_ParseTuple(object, "kppppppi:shape", &s->flags, &second, &init,
-                          &watch, &hide, &new_session, &new_group,
-                          &s->end_signal))
-        return -1;
-    s->second = second;
-    s->init = init;
-    s->watch = watch;
-    s->hide = hide;
-    s->new_session = new_session;
-    s->new_group = new_group;
-    return 0;
+    s->second = bits & SECOND;
+    s->init = bits & INIT;
+    s->watch = bits & WATCH;
+    s->hide = bits & HIDE;
+    s->new_session = bits & NEW_SESSION;
+    s->new_group = bits & NEW_GROUP;
+    s->program.close_others = bits & CLOSE_FDS;
+    s->program.default_pipe_signals = bits & RESTORE_SIGNALS;
+    s->old_calls = getenv("NSUTIL_NO_NEW_CALLS") != NULL;
 }
 
 
@@ -218,22 +219,28 @@ static int
 take_request(PyObject *args, struct request *r)
 {
     struct spawn *s = &r->spawn;
-    PyObject *plans, *slots, *shape, *program, *files;
-    if (!PyArg_ParseTuple(args, "O!OO!O!O!(iii):spawn", &PyTuple_Type, &plans,
-                          &slots, &PyTuple_Type, &shape, &PyTuple_Type,
-                          &program, &PyTuple_Type, &files, &s->ready_fd,
-                          &s->answer_fd, &s->answer_peer))
+    int *redirect = s->program.redirect;
+    unsigned bits;
+    PyObject *plans, *slots, *argv, *envp, *candidates, *kept;
+    if (!PyArg_ParseTuple(args, "(iii)O!OkIiOOOiiiiO!:spawn", &s->ready_fd,
+                          &s->answer_fd, &s->answer_peer, &PyTuple_Type,
+                          &plans, &slots, &s->flags, &bits, &s->end_signal,
+                          &argv, &envp, &candidates, &s->program.time_fd,
+                          &redirect[0], &redirect[1], &redirect[2],
+                          &PyTuple_Type, &kept))
         return -1;
-    if (take_plans(plans, r) < 0 || take_shape(shape, s) < 0
-        || take_files(files, r) < 0 || take_program(program, r) < 0)
+    take_bits(s, bits);
+    if (take_plans(plans, r) < 0 || take_kept(r, kept) < 0
+        || take_program(r, argv, envp, candidates) < 0)
         return -1;
     return run_preset(&s->run, slots);
 }
 
 
-/* spawn(plans, slots, shape, program, files, maps, /): see the take_
- * functions.  (pid, pidfd, program_pid, status_fd), or (part, step, errno) of
- * what failed; the caller makes an OSError of that. */
+/* spawn(maps, plans, slots, flags, bits, end_signal, argv, envp or None,
+ * candidates, time_fd or -1, stdin, stdout, stderr, kept, /): struct spawn.
+ * (pid, pidfd, program_pid, status_fd), or (part, step, errno) of what
+ * failed; the caller makes an OSError of that. */
 static PyObject *
 process_spawn(PyObject *module, PyObject *args)
 {
@@ -338,8 +345,8 @@ reap_status(int pidfd)
     siginfo_t info = {0};
     int result;
     do
-        result =
-            waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED | WNOHANG | __WALL);
+        result = waitid(P_PIDFD, (id_t)pidfd, &info,
+                        WEXITED | WNOHANG | __WALL);
     while (result < 0 && errno == EINTR);
     if (result < 0)
         return status_of_reaped(pidfd);
@@ -373,7 +380,8 @@ process_collect(PyObject *module, PyObject *args)
 
 PyMethodDef process_methods[] = {
     {"spawn", process_spawn, METH_VARARGS,
-     "spawn($module, plans, slots, shape, program, files, maps, /)\n--\n\n"
+     "spawn($module, maps, plans, slots, flags, bits, end_signal, argv, envp, "
+     "candidates, time_fd, stdin, stdout, stderr, kept, /)\n--\n\n"
      "Start a program: (pid, pidfd, program_pid, status_fd), or what failed."},
     {"await_exit", process_await, METH_VARARGS,
      "await_exit($module, pidfd, nanoseconds, /)\n--\n\n"

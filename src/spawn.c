@@ -2,46 +2,59 @@
  * without the GIL. */
 #include "spawn.h"
 
+#include "clone3.h"
 #include "compat.h"
 #include "init_elf.h"
 #include "initfile.h"
 #include "shared.h"
 
 #include <errno.h>
+#include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 enum { LEVEL_SIZE = SPAWN_STACK + SPAWN_GUARD };
 
 
-/* How many processes there will be at once. */
-static int
-levels(const struct spawn *s)
-{
-    return 1 + s->second + s->init + s->watch;
-}
+/* Stacks that the last spawn left, for the next one; NULL while in use. */
+static char *spare_stacks;
 
 
-/* One stack for each, unreachable pages below.  0 or -errno. */
+/* One stack for each level, unreachable pages below.  0 or -errno. */
 static int
-map_stacks(struct spawn *s)
+take_stacks(struct spawn *s)
 {
-    int count = levels(s);
+    s->stack = __atomic_exchange_n(&spare_stacks, NULL, __ATOMIC_ACQUIRE);
+    if (s->stack)
+        return 0;
     void *memory =
-        mmap(NULL, (size_t)count * LEVEL_SIZE, PROT_NONE,
+        mmap(NULL, SPAWN_LEVELS * LEVEL_SIZE, PROT_NONE,
              MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED)
         return -errno;
     s->stack = memory;
-    for (int i = 0; i < count; i++)
+    for (int i = 0; i < SPAWN_LEVELS; i++)
         if (mprotect(s->stack + i * LEVEL_SIZE + SPAWN_GUARD, SPAWN_STACK,
                      PROT_READ | PROT_WRITE)
             < 0)
             return -errno;
     return 0;
+}
+
+
+/* Keep the stacks for the next spawn, unless another thread's are kept. */
+static void
+leave_stacks(char *stacks, bool usable)
+{
+    if (usable)
+        stacks = __atomic_exchange_n(&spare_stacks, stacks, __ATOMIC_RELEASE);
+    if (stacks)
+        munmap(stacks, SPAWN_LEVELS * LEVEL_SIZE);
 }
 
 
@@ -238,6 +251,45 @@ hear_stage(struct spawn *s, int error_fd)
 }
 
 
+/* Clone the first process: by clone3(2) where that works. */
+static long
+start_first(struct spawn *s, int (*body)(void *), unsigned long flags)
+{
+    static bool missing;
+    s->signals_clear = !s->old_calls && !missing;
+    if (s->signals_clear) {
+        s->level = 1;
+        long pid = clone_clear_signals(body, s, flags, s->stack + SPAWN_GUARD,
+                                       SPAWN_STACK, &s->pidfd);
+        if (pid > 0)
+            return pid;
+        missing = pid == -ENOSYS;
+        /* Other errors may be clone3's own; clone's is what counts. */
+        s->signals_clear = false;
+        s->level = 0;
+    }
+    return start_child(s, body, flags, &s->pidfd);
+}
+
+
+/* Whether SIGCHLD is ignored and a kernel before 6.15 would thus lose the
+ * status of our child; with a waiter in between it comes another way. */
+static bool
+status_would_be_lost(const struct spawn *s)
+{
+    struct sigaction action;
+    struct utsname name;
+    int major = 0, minor = 0;
+    if (sigaction(SIGCHLD, NULL, &action) < 0
+        || (action.sa_handler != SIG_IGN && !(action.sa_flags & SA_NOCLDWAIT)))
+        return false;
+    if (s->old_calls || uname(&name) < 0
+        || sscanf(name.release, "%d.%d", &major, &minor) != 2)
+        return true;
+    return major < 6 || (major == 6 && minor < 15);
+}
+
+
 /* The clone, with all signals blocked: no handler may run in the child. */
 static void
 launch(struct spawn *s)
@@ -248,9 +300,9 @@ launch(struct spawn *s)
        sizeof all, 0, 0);
     dumpable_hold(s->hide);
     if (s->watch)
-        pid = start_child(s, waiter_body, CLONE_PIDFD, &s->pidfd);
+        pid = start_first(s, waiter_body, CLONE_PIDFD);
     else
-        pid = start_child(s, first_body, s->flags | CLONE_PIDFD, &s->pidfd);
+        pid = start_first(s, first_body, s->flags | CLONE_PIDFD);
     dumpable_release();
     sc(SYS_rt_sigprocmask, SIG_SETMASK, (long)&s->signals, 0, sizeof all, 0,
        0);
@@ -285,8 +337,11 @@ spawn(struct spawn *s)
     s->error_end = s->send_end = s->inner_pidfd = -1;
     s->pid = s->program_pid = s->inner_pid = s->level = 0;
     s->stack = NULL;
-    int error = map_stacks(s);
-    if (error == 0)
+    if (!s->init && !s->hold && !s->watch)
+        s->watch = status_would_be_lost(s);
+    int error = take_stacks(s);
+    bool usable = error == 0;
+    if (usable)
         error = open_ends(s, &ends);
     if (error)
         spawn_failed(s, PART_PREPARE, 0, -error);
@@ -294,8 +349,7 @@ spawn(struct spawn *s)
         launch(s);
         settle(s, &ends);
     }
-    if (s->stack)
-        munmap(s->stack, (size_t)levels(s) * LEVEL_SIZE);
+    leave_stacks(s->stack, usable);
     int *closed[] = {&ends.error, &ends.receiver, &s->status_end, &s->life_fd,
                      &s->init_fd, &s->error_end,  &s->send_end};
     for (size_t i = 0; i < sizeof closed / sizeof *closed; i++)

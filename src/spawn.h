@@ -54,7 +54,6 @@ struct program {
     int keep_count;
     bool close_others; /* all from 3 on that it does not get */
     bool default_pipe_signals; /* SIGPIPE and SIGXFSZ, which Python ignores */
-    bool no_close_range; /* for tests: as an old kernel */
     int time_fd; /* a TIME namespace to join last, or -1 */
     char **stage_argv; /* with time_fd: room for STAGE_ARGS, the
                                    candidates, argv and a NULL */
@@ -68,6 +67,7 @@ struct spawn {
     struct program program;
     unsigned long flags; /* CLONE_NEW* of the first clone */
     bool second, init, watch, hold; /* as drawn above */
+    bool old_calls; /* do as on an old kernel, for tests */
     bool hide; /* somebody else's namespaces are joined */
     bool new_session, new_group; /* of init and waiter, as the program's
                                            own: who signals the group of the
@@ -86,6 +86,7 @@ struct spawn {
 
     /* Between parent and children. */
     unsigned long signals; /* the caller's mask, for the program */
+    bool signals_clear; /* no handlers in the child */
     bool child_ignored; /* SIGCHLD was */
     char *stack;
     int level; /* clones so far */

@@ -148,7 +148,8 @@ remember(struct run *run, const char *path, long mount, bool own)
         shut(state->root);
         state->root = mount;
         state->replaced = 1;
-    } else {
+    }
+    else {
         shut(mount);
     }
     return 0;
@@ -164,8 +165,8 @@ step_mount_at(struct run *run, const long *arg)
     long target = open_target(run, path, DIRECTORY);
     if (target < 0)
         return target;
-    long mount = arg[4] & MOUNT_ONE_STRING
-        ? -ENOSYS : new_mount(type, arg[2], options);
+    long mount = arg[4] & MOUNT_ONE_STRING ? -ENOSYS
+                                           : new_mount(type, arg[2], options);
     if (mount >= 0)
         mount = attach(mount, target);
     else if (is_unavailable(mount))
@@ -181,9 +182,11 @@ step_mount_at(struct run *run, const long *arg)
 static long
 remount_old(long mount, bool readonly)
 {
-    static const struct { long st, ms; } same[] = {
-        {2, MS_NOSUID}, {4, MS_NODEV}, {8, MS_NOEXEC}, {1024, MS_NOATIME},
-        {2048, MS_NODIRATIME}, {4096, MS_RELATIME},
+    static const struct {
+        long st, ms;
+    } same[] = {
+        {2, MS_NOSUID},     {4, MS_NODEV},         {8, MS_NOEXEC},
+        {1024, MS_NOATIME}, {2048, MS_NODIRATIME}, {4096, MS_RELATIME},
     };
     struct statfs fs;
     char text[48];
@@ -242,8 +245,9 @@ step_bind_at(struct run *run, const long *arg)
     long result = status_of(arg[0], &status);
     if (result < 0)
         return result;
-    long target = open_target(run, path, S_ISDIR(status.stx_mode)
-                                             ? DIRECTORY : FILE_OR_DEVICE);
+    long target = open_target(run, path,
+                              S_ISDIR(status.stx_mode) ? DIRECTORY
+                                                       : FILE_OR_DEVICE);
     if (target < 0)
         return target;
     bool recursive = arg[2] & BIND_RECURSIVE;
@@ -316,7 +320,7 @@ is_symlink_to(const struct run *run, const char *path, const char *target)
                 sizeof found);
     shut(dir);
     return n >= 0 && (size_t)n == strlen(target)
-        && memcmp(found, target, (size_t)n) == 0;
+           && memcmp(found, target, (size_t)n) == 0;
 }
 
 
@@ -369,7 +373,7 @@ step_device(struct run *run, const long *arg)
     else if (result == 0
              && (!S_ISCHR(status.stx_mode)
                  || makedev(status.stx_rdev_major, status.stx_rdev_minor)
-                     != (unsigned long)arg[1]))
+                        != (unsigned long)arg[1]))
         result = -ENODEV;
     if (result == 0)
         return fd;
@@ -387,9 +391,9 @@ step_same_file(struct run *run, const long *arg)
     long result = status_of(arg[0], &status);
     if (result < 0)
         return result;
-    return device_of(&status) == (unsigned long)arg[1]
-                   && status.stx_ino == (uint64_t)arg[2]
-               ? 0 : -ESTALE;
+    bool same = device_of(&status) == (unsigned long)arg[1]
+                && status.stx_ino == (uint64_t)arg[2];
+    return same ? 0 : -ESTALE;
 }
 
 

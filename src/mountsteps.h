@@ -9,15 +9,14 @@
 
 #include "steps.h"
 
-enum {                          /* last argument of mount_at */
+/* The last argument of mount_at. */
+enum {
     MOUNT_OWN = 1,              /* missing targets may be created on it */
     MOUNT_ONE_STRING = 2        /* the options can't be split at commas */
 };
 
-enum {                          /* last argument of bind_at */
-    BIND_RECURSIVE = 1,
-    BIND_READONLY = 2
-};
+/* The last argument of bind_at. */
+enum { BIND_RECURSIVE = 1, BIND_READONLY = 2 };
 
 long step_mount_root(struct run *run, const long *arg);
 long step_root_at(struct run *run, const long *arg);

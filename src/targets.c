@@ -151,10 +151,9 @@ static long
 make(long dir, const char *name, enum kind kind)
 {
     long mask = SC(umask, 0);
-    long result = kind == DIRECTORY
-        ? SC(mkdirat, dir, name, 0755)
-        : SC(openat, dir, name,
-             O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0444);
+    const int how = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
+    long result = kind == DIRECTORY ? SC(mkdirat, dir, name, 0755)
+                                    : SC(openat, dir, name, how, 0444);
     SC(umask, mask);
     if (result < 0 || kind == DIRECTORY)
         return result;
@@ -208,8 +207,9 @@ make_path(const struct run *run, const char *path, enum kind kind)
     long at = open_existing(run->mounts.root, &rest);
     while (at >= 0 && (more = next_name(&rest, name)) != 0) {
         enum kind now = rest[strspn(rest, "/")] ? DIRECTORY : kind;
-        long next = more < 0 ? more
-            : is_own(run, at) ? make(at, name, now) : missing(run, path);
+        long next = more;
+        if (more > 0)
+            next = is_own(run, at) ? make(at, name, now) : missing(run, path);
         if (next == 0)
             next = open_child(at, name);
         shut(at);
@@ -259,6 +259,7 @@ open_parent(const struct run *run, const char *path, const char **name)
     if (there == -ENOENT && is_own(run, dir))
         return dir;
     shut(dir);
-    return there >= 0 ? -EEXIST : there != -ENOENT ? there
-        : missing(run, path);
+    if (there >= 0)
+        return -EEXIST;
+    return there == -ENOENT ? missing(run, path) : there;
 }

@@ -160,8 +160,8 @@ def _enter_steps(recipe: Namespace, plan: ChildPlan) -> Steps:
 
 def _setup_steps(recipe: Namespace, plan: ChildPlan) -> Steps:
     builder = PlanBuilder(plan.slots)
-    if recipe.joined & USER:
-        builder.add("adopt_root", label="become root of the joined user namespace")
+    if recipe.joined & USER or (plan.maps and plan.maps.adopt_root):
+        builder.add("adopt_root", label="become root of the user namespace")
     _names_and_links(builder, recipe)
     _file_systems(builder, recipe, child=True)
     _target_root(builder, recipe, plan)

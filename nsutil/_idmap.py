@@ -281,12 +281,15 @@ class MapWriter:
 
     ``self_write``: steps for the child, where the kernel lets it write them: a
     single id each, its own, after "deny" to setgroups.  Else None, and
-    ``writer(pid)`` is called here while the child waits.
+    ``writer(pid)`` is called here while the child waits.  ``adopt_root``: the
+    child's own id is not mapped but 0 is, so that it has to become root to be
+    anybody: without an id it could make no file.
     """
 
-    __slots__ = ("gid", "self_write", "setgroups", "uid")
+    __slots__ = ("adopt_root", "gid", "self_write", "setgroups", "uid")
 
-    def __init__(self, uid: tuple[IdMap, ...], gid: tuple[IdMap, ...], setgroups: str | None) -> None:
+    def __init__(self, uid: tuple[IdMap, ...], gid: tuple[IdMap, ...], setgroups: str | None, own: int) -> None:
+        self.adopt_root = not _covered(uid, own) and any(entry.inside == 0 for entry in uid)
         self.uid = uid
         self.gid = gid
         self.setgroups = setgroups
@@ -333,7 +336,7 @@ def map_writer(
     gid = resolve(gid_spec, "gid", own[1], own[0])
     if not (uid or gid or setgroups):
         return None
-    result = MapWriter(uid, gid, setgroups)
+    result = MapWriter(uid, gid, setgroups, own[0])
     alone = _is_own(uid, own[0]) and _is_own(gid, own[1]) and setgroups != "allow"
     if alone and owner is None:
         result.self_write = _self_write(result, slots)

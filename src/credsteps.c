@@ -56,8 +56,10 @@ step_adopt_root(struct run *run, const long *arg)
     if (sc(SYS_geteuid, 0, 0, 0, 0, 0, 0) != OVERFLOW_ID)
         return 0;
     step_drop_groups(run, arg);
-    long result = sc(SYS_setresgid, 0, 0, 0, 0, 0, 0);
-    if (result == 0)
+    long result = 0;
+    if (sc(SYS_getegid, 0, 0, 0, 0, 0, 0) == OVERFLOW_ID)
+        result = sc(SYS_setresgid, 0, 0, 0, 0, 0, 0);
+    if (result == 0 || result == -EINVAL)
         result = sc(SYS_setresuid, 0, 0, 0, 0, 0, 0);
     return result == -EINVAL ? 0 : result;
 }

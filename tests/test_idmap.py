@@ -7,6 +7,7 @@ import errno
 import os
 import pickle
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -218,14 +219,14 @@ def private_subids(text: str = SUBIDS) -> None:
     builder.build().run()
 
 
-def with_subids(func: Callable[..., Any], *args: Any, user: bool, text: str = SUBIDS) -> Any:
+def with_subids(func: Callable[..., Any], *args: Any, user: bool, text: str = SUBIDS, **options: Any) -> Any:
     """func's result in a child that sees SUBIDS, as root or as the ordinary user 65534."""
 
     def child() -> Any:
         private_subids(text)
         if user:
             support.drop_to_user(65534)
-        return func(*args)
+        return func(*args, **options)
 
     return support.in_child(child)
 
@@ -462,6 +463,91 @@ def test_owner_writes_from_outside() -> None:
     assert writer is not None
     assert writer.self_write is None
     assert (writer.uid, writer.gid) == ((IdMap(0, 4242),), (IdMap(0, 4243),))
+
+
+# In whole
+
+
+def in_recipe(uid_map: Any, gid_map: Any = None, **options: Any) -> dict[str, Any]:
+    """What a function in a child of this recipe sees; a program must see the same."""
+    recipe = nsutil.Namespace("user", uid_map=uid_map, gid_map=gid_map, **options)
+    seen: dict[str, Any] = recipe.call(maps_inside)
+    command = "cat /proc/self/uid_map; id -u; id -g"
+    *lines, uid, gid = recipe.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert [IdMap(*map(int, line.split())) for line in lines] == seen["uid_map"]
+    assert (int(uid), int(gid)) == (seen["uid"], seen["gid"])
+    return seen
+
+
+@pytest.mark.parametrize("run", [support.in_child, support.as_user], ids=["root", "user"])
+def test_a_recipe_maps_the_own_ids(run: Callable[..., Any]) -> None:
+    for word in ("current", None):
+        seen = run(in_recipe, word)
+        assert seen["uid_map"] == [IdMap(seen["uid"], seen["uid"])]
+        assert seen["setgroups"] == "deny"
+    seen = run(in_recipe, "root")
+    assert (seen["uid"], seen["gid"]) == (0, 0)
+    assert seen["uid_map"][0].inside == 0
+    seen = run(in_recipe, "none")
+    assert (seen["uid_map"], seen["gid_map"], seen["uid"], seen["setgroups"]) == ([], [], 65534, "allow")
+    assert run(in_recipe, "none", setgroups="deny")["setgroups"] == "deny"
+
+
+@support.needs_root
+def test_a_recipe_maps_ranges() -> None:
+    ranges = [IdMap(0, 100000, 1000)]
+    seen = support.in_child(in_recipe, ranges, ranges)
+    assert (seen["uid_map"], seen["gid_map"], seen["setgroups"]) == (ranges, ranges, "allow")
+    # The maker has no id in there: the child becomes root, who has.
+    assert (seen["uid"], seen["gid"]) == (0, 0)
+    seen = support.in_child(in_recipe, ranges, "current")
+    assert (seen["uid"], seen["gid"]) == (0, 0)
+    seen = support.in_child(in_recipe, ranges, ranges, uid=7, gid=8, groups=[9])
+    assert (seen["uid"], seen["gid"]) == (7, 8)
+    # Neither here nor there: nobody.
+    assert support.in_child(in_recipe, IdMap(5, 100000, 10), IdMap(5, 100000, 10))["uid"] == 65534
+    assert support.in_child(in_recipe, "all")["uid_map"] == [IdMap(0, 0, IDS)]
+
+
+@support.needs_root
+@support.needs_program("newuidmap")
+def test_a_recipe_of_a_user_maps_subordinate_ids() -> None:
+    seen = with_subids(in_recipe, "auto", user=True)
+    assert seen["uid_map"] == seen["gid_map"] == [IdMap(0, 65534), IdMap(1, 200000, 1000), IdMap(1001, 300000, 10)]
+    assert (seen["uid"], seen["gid"], seen["setgroups"]) == (0, 0, "allow")
+    seen = with_subids(in_recipe, "auto", None, uid=7, gid=8, groups=[9], user=True)
+    assert (seen["uid"], seen["gid"]) == (7, 8)
+
+
+def changed_from(before: dict[str, object]) -> list[str]:
+    """What is not as before; a thread that was joined takes a moment to be gone."""
+    changed = ["?"]
+    deadline = time.monotonic() + 2
+    while changed and time.monotonic() < deadline:
+        after = support.process_state()
+        changed = [key for key in before if before[key] != after[key]]
+    return changed
+
+
+@support.needs_root
+@support.needs_program("newuidmap")
+def test_a_failed_map_fails_the_start_and_leaves_nothing() -> None:
+    def child(method: str) -> tuple[str, list[str]]:
+        recipe = nsutil.Namespace("user", uid_map=IdMap(0, 5, 10))
+        attempt = (lambda: recipe.run(["true"])) if method == "run" else (lambda: recipe.call(os.getpid))
+        with contextlib.suppress(OSError):
+            attempt()  # whatever is imported late
+        before = support.process_state()
+        try:
+            attempt()
+        except PermissionError as error:
+            return str(error), changed_from(before)
+        return "", ["no error"]
+
+    for method in ("run", "call"):
+        said, changed = with_subids(child, method, user=True)
+        assert "newuidmap 0 5 10" in said
+        assert changed == []
 
 
 def test_nothing_leaks() -> None:

@@ -27,6 +27,8 @@ from nsutil import ALL, CGROUP, IPC, MNT, NET, PID, TIME, USER, UTS, NSType
 NAMES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 BY_NAME = {name: NSType[name.upper()] for name in NAMES}
 each_type = pytest.mark.parametrize("name", NAMES)
+# pytest's watchdog is a thread, and forking with threads makes Python 3.12 and later warn.
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 libc = ctypes.CDLL(None, use_errno=True)
 
 

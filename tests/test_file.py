@@ -41,6 +41,8 @@ from nsutil import (
     WrongNamespaceType,
 )
 
+# pytest's watchdog is a thread, and forking with threads makes Python 3.12 and later warn.
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 NAMES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 each_type = pytest.mark.parametrize("name", NAMES)
 SO_NETNS_COOKIE = 71

@@ -67,7 +67,7 @@ def serve(child: _ns.Child, func: Callable[..., object], args: Sequence[Any], kw
     try:
         child.unblock()
         become_child()
-        kind, data = outcome(func, args, kwargs)
+        kind, data = outcome(func, args, kwargs, (SystemExit,))
         # Whatever comes from now on must not tear the message in two.
         child.block()
         flush_output()
@@ -75,6 +75,8 @@ def serve(child: _ns.Child, func: Callable[..., object], args: Sequence[Any], kw
         status = 0
     except SystemExit as error:
         status = exit_status(error)
+    except BrokenPipeError:  # the parent has ended
+        pass
     except BaseException:
         traceback.print_exc()
     finally:

@@ -46,13 +46,15 @@ class Forked:
     def __init__(self, recipe: Namespace) -> None:
         self.recipe = recipe
         self.child = _ns.Child()
-        self.init = False
+        self.waits = False
         self._plans: tuple[Steps | None, ...] = ()
         self._plan: ChildPlan
 
-    def start(self, serve: Callable[[], object]) -> None:
+    def start(self, serve: Callable[[], object], follow: bool = True) -> None:
         """Fork; ``serve()`` runs inside, after which the child ends.
 
+        ``follow=False``: the recipe's ``kill_child`` is not looked at, since
+        ``serve()`` watches this process itself.
         Raises what making the plan raises, OSError where fork(2) fails,
         RuntimeError in a subinterpreter.
         """
@@ -61,21 +63,22 @@ class Forked:
         flush_output()
         self._plan = plan = compile_child(self.recipe)
         try:
-            self._fork(plan, serve)
+            self._fork(plan, serve, follow)
         finally:
             plan.close()
 
-    def _fork(self, plan: ChildPlan, serve: Callable[[], object]) -> None:
-        maps, self.init = plan.maps, plan.init
+    def _fork(self, plan: ChildPlan, serve: Callable[[], object], follow: bool) -> None:
+        maps = plan.maps
         self._plans = (plan.enter, maps.self_write if maps else None, plan.setup, plan.credentials)
-        new, signal_ = self.recipe.new, parent_signal(self.recipe, plan.init)
+        new, signal_ = self.recipe.new, parent_signal(self.recipe, plan.init) if follow else 0
+        self.waits = plan.second or bool(new & PID or signal_)
         try:
             self.child.fork(
                 serve,
                 tuple(steps.plan if steps else None for steps in self._plans),
                 plan.slots.presets,
                 clone_flags=plan.clone_flags,
-                second=plan.second or bool(new & PID or (signal_ and self.recipe.kill_child)),
+                second=self.waits,
                 init=plan.init,
                 joins=plan.joins,
                 new_time=bool(new & TIME),
@@ -144,9 +147,9 @@ class Forked:
         return status
 
     def kill_tree(self) -> None:
-        """SIGKILL to the child and its descendants; nsutil's init takes its own along."""
-        if self.child.pid and not self.init:
-            kill_tree(self.child.pid)
+        """SIGKILL to the child and its descendants, which have ended on return."""
+        if self.child.pid:
+            kill_tree(self.child.pid, self.waits)
 
 
 def parent_signal(recipe: Namespace, init: bool) -> int:
@@ -165,14 +168,17 @@ def flush_output() -> None:
             pass
 
 
-def kill_tree(pid: int) -> None:
+def kill_tree(pid: int, waits: bool) -> None:
     """SIGKILL to a child of this process and to its descendants; returns when they have ended.
 
+    ``waits``: the child only waits for its own child, and ends by itself.
     Each is stopped before its children are looked up, so that none is missed;
     those that left the tree (daemons outside of a PID namespace) are.
     """
     pids, pidfds = [pid], list[int]()
     try:
+        if waits:
+            pids += _children(pids.pop())
         for each in pids:
             if _hold(each, pidfds):
                 pids += _children(each)

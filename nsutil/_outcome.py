@@ -40,11 +40,16 @@ class RemoteError(RuntimeError):
         return RemoteError, (self.args[0], self.type_name), {k: v for k, v in vars(self).items() if k != "type_name"}
 
 
-def outcome(func: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, Any]) -> tuple[int, bytes]:
-    """Call func; the kind and the bytes of what came of it.  SystemExit passes through."""
+def outcome(
+    func: Callable[..., object],
+    args: Sequence[object],
+    kwargs: Mapping[str, Any],
+    passing: tuple[type[BaseException], ...] = (),
+) -> tuple[int, bytes]:
+    """Call func; the kind and the bytes of what came of it.  Exceptions of the types ``passing`` are raised here."""
     try:
         value = func(*args, **kwargs)
-    except SystemExit:
+    except passing:
         raise
     except BaseException as error:
         return ERROR, pack_error(error)

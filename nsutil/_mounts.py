@@ -11,6 +11,7 @@ import errno
 import os
 import re
 
+from ._idmap import IdMap, current_map
 from ._types import MNT, USER
 from ._value import Value
 
@@ -105,9 +106,9 @@ class Mount(Value):
 class _Steps:
     """The steps of all mounts of a recipe, as they are collected."""
 
-    def __init__(self, builder: PlanBuilder, mounts: Sequence[Mount], userns: bool) -> None:
+    def __init__(self, builder: PlanBuilder, recipe: Namespace, mounts: Sequence[Mount]) -> None:
         self._builder = builder
-        self.userns = userns
+        self._types = recipe.types
         opened = [[self._open(source) for source in mount._sources()] for mount in mounts]
         self._mounts = list(zip(mounts, opened, strict=True))
         self.opened: list[Slot] = []
@@ -117,6 +118,10 @@ class _Steps:
         slot = self._builder.slot()
         self._builder.add(op, *args, label=f"open {path} to bind it on {dst}", filename=path, out=slot)
         return slot
+
+    def in_user_namespace(self) -> bool:
+        """Another one than the initial: some file systems have their rules for that."""
+        return bool(self._types & USER) or current_map("uid") != [IdMap(0, 0, 2**32 - 1)]
 
     def add_all(self, proc: tuple[str, int] | None) -> None:
         """All mounts in order; ``proc`` behind the last one that becomes the root, where mounts on its parts follow."""
@@ -293,7 +298,7 @@ class Dev(Mount):
         for name, mode in ("pts", 0o755), ("shm", 0o1777):
             path = f"{self.dst}/{name}"
             steps.add("mkdir_at", os.fsencode(path), mode, label=f"make {path}", dst=path)
-        options, ok = "newinstance,ptmxmode=0666,mode=620", errno.EINVAL if steps.userns else 0
+        options, ok = "newinstance,ptmxmode=0666,mode=620", errno.EINVAL if steps.in_user_namespace() else 0
         steps.mount(f"{self.dst}/pts", "devpts", _NOSUID | _NOEXEC, options, ok=ok)
         for name, target in _DEV_LINKS.items():
             steps.symlink(target, f"{self.dst}/{name}")
@@ -336,7 +341,7 @@ class Overlay(Mount):
 
     def _add(self, steps: _Steps) -> None:
         # trusted.* attributes are for the initial user namespace alone.
-        options = self._options() + ",userxattr" * steps.userns
+        options = self._options() + ",userxattr" * steps.in_user_namespace()
         steps.mount(self.dst, "overlay", _NOSUID | _NODEV, options, _OWN | _ONE_STRING)
 
 
@@ -443,7 +448,7 @@ def compile_mounts(builder: PlanBuilder, recipe: Namespace, proc: bool | str) ->
     if not recipe.new & MNT:
         _chroot(builder, recipe.root)
         return
-    steps = _Steps(builder, recipe.mounts, bool(recipe.new & USER))
+    steps = _Steps(builder, recipe, recipe.mounts)
     root = _open_root(builder, recipe.root)
     pivot = root is not None or replaces_root(recipe.mounts)
     if pivot and recipe.propagation in _LEAKING:

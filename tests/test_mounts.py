@@ -1110,6 +1110,26 @@ def test_a_failure_leaves_nothing_behind(root: Path) -> None:
 
 
 @support.needs_root
+def test_a_block_and_a_thread_can_have_mounts(tmp_path: Path) -> None:
+    """Made for them alone, gone afterwards; a failure on the way in is undone."""
+    (tmp_path / "file").write_text("outside")
+
+    def child() -> None:
+        good = nsutil.Namespace("mnt", mounts=[Tmpfs(tmp_path), File(tmp_path / "file", "inside")], allow_main_mnt=True)
+        bad = nsutil.Namespace("mnt", mounts=[Tmpfs(tmp_path), File("/no/such/file", b"")], allow_main_mnt=True)
+        good.thread(os.getpid).result()  # whatever is imported late
+        with support.no_leaks():
+            with good:
+                assert (tmp_path / "file").read_text() == "inside"
+            assert (tmp_path / "file").read_text() == "outside"
+            assert failure(bad.__enter__).filename == "/no/such/file"
+            assert good.thread((tmp_path / "file").read_text).result() == "inside"
+            assert failure(bad.thread(os.getpid).result).filename == "/no/such/file"
+
+    support.in_child(child)
+
+
+@support.needs_root
 def test_nothing_is_left_open_by_a_success(root: Path) -> None:
     mounts = [Tmpfs("/tmp"), Dev(), Bind("/usr", "/usr"), File("/tmp/f", b"x")]
 

@@ -136,3 +136,19 @@ def spawn(
 ) -> tuple[int, ...]: ...
 def await_exit(pidfd: int, nanoseconds: int, /) -> bool: ...
 def collect(pidfd: int, status_fd: int, /) -> int | None: ...
+
+# scanmod.c
+_Scan: TypeAlias = tuple[
+    int,
+    int,
+    int,
+    dict[int, tuple[int, int]],
+    bytes,
+    dict[int, tuple[int, int, int, int]],
+    dict[int, tuple[int, int, str]],
+    list[tuple[int, int, int, int, int, str | None, int]],
+    list[tuple[int, int, int, int, int, int]],
+]
+
+def scan(types: int, flags: int, /) -> _Scan: ...
+def scan_details(rows: ReadableBuffer, flags: int, /) -> _Scan: ...

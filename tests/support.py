@@ -19,7 +19,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import pytest
 
@@ -170,6 +170,50 @@ def paused(flags: int = 0) -> Iterator[int]:
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+
+
+@contextlib.contextmanager
+def standing(func: Callable[..., T], *args: Any) -> Iterator[tuple[int, T]]:
+    """The pid of a child that ran func and only waits from then on, and func's result, until the block ends.
+
+    Whatever the child started ends with it.
+    """
+    reader, writer = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        _stand(writer, func, args)
+    os.close(writer)
+    try:
+        data = _read_message(reader, time.monotonic() + 30)
+        if data is None:
+            raise ChildFailed("the child sent no result")
+        kind, value, text = pickle.loads(data)
+        if kind == "skip":
+            pytest.skip(value)
+        if kind == "error":
+            value.add_note(f"in the child:\n{text}")
+            raise value
+        yield pid, value
+    finally:
+        os.close(reader)
+        with contextlib.suppress(ProcessLookupError):  # not yet a group's leader
+            os.killpg(pid, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def _stand(writer: int, func: Callable[..., object], args: Any) -> NoReturn:
+    try:
+        os.setsid()
+        message = _outcome(func, args, {})
+        os.write(writer, len(message).to_bytes(8, "little") + message)
+        os.close(writer)
+        while True:
+            signal.pause()
+    finally:
+        os._exit(1)
 
 
 # Ordinary users

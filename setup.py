@@ -51,6 +51,7 @@ SOURCES = [
     "src/scanfd.c",
     "src/scanmnt.c",
     "src/scanrel.c",
+    "src/scantab.c",
     "src/scanmod.c",
     "src/shared.c",
     "src/spawn.c",

@@ -14,150 +14,6 @@ const char *const scan_names[NS_TYPES] = {"cgroup", "ipc",  "mnt",  "net",
                                           "pid",    "time", "user", "uts"};
 
 
-/* Tables that grow. */
-
-/* Make place for one more item.  0, or -1 with scan->error set. */
-static int
-reserve(struct scan *scan, void *table, size_t *room, size_t used, size_t size)
-{
-    void **items = table;
-    if (used < *room)
-        return 0;
-    size_t more = *room ? *room * 2 : 64;
-    void *grown = realloc(*items, more * size);
-    if (grown == NULL) {
-        scan->error = ENOMEM;
-        return -1;
-    }
-    *items = grown;
-    *room = more;
-    return 0;
-}
-
-
-/* Namespace and socket inodes count upwards: multiply, take the top. */
-static size_t
-slot_of(const struct scan_map *map, uint64_t key)
-{
-    size_t mask = map->room - 1;
-    size_t at = (size_t)(key * 0x9e3779b97f4a7c15u >> 32) & mask;
-    while (map->slots[2 * at] != 0 && map->slots[2 * at] != key)
-        at = (at + 1) & mask;
-    return at;
-}
-
-
-/* Double the map.  0, or -1 with scan->error set. */
-static int
-grow_map(struct scan *scan, struct scan_map *map)
-{
-    struct scan_map bigger = {.room = map->room ? map->room * 2 : 256};
-    bigger.slots = calloc(bigger.room, 2 * sizeof *bigger.slots);
-    if (bigger.slots == NULL) {
-        scan->error = ENOMEM;
-        return -1;
-    }
-    for (size_t i = 0; i < map->room; i++)
-        if (map->slots[2 * i] != 0) {
-            size_t at = slot_of(&bigger, map->slots[2 * i]);
-            bigger.slots[2 * at] = map->slots[2 * i];
-            bigger.slots[2 * at + 1] = map->slots[2 * i + 1];
-        }
-    bigger.used = map->used;
-    free(map->slots);
-    *map = bigger;
-    return 0;
-}
-
-
-/* The value of a key, 0 when it is new, to be read or written before the
- * next call.  NULL with scan->error set. */
-uint64_t *
-scan_at(struct scan *scan, struct scan_map *map, uint64_t key)
-{
-    if (2 * map->used >= map->room && grow_map(scan, map) < 0)
-        return NULL;
-    size_t at = slot_of(map, key);
-    if (map->slots[2 * at] == 0) {
-        map->slots[2 * at] = key;
-        map->used++;
-    }
-    return &map->slots[2 * at + 1];
-}
-
-
-/* The index of a namespace's row, which is made when it is new.  -1 with
- * scan->error set. */
-long
-scan_intern(struct scan *scan, int type, uint64_t inode)
-{
-    uint64_t *index = scan_at(scan, &scan->row_of,
-                              inode * NS_TYPES + (unsigned)type);
-    if (index == NULL)
-        return -1;
-    if (*index == 0) {
-        if (reserve(scan, &scan->rows, &scan->row_room, scan->nrows,
-                    sizeof *scan->rows)
-            < 0)
-            return -1;
-        scan->rows[scan->nrows++] =
-            (struct ns_row){.inode = inode, .type = type, .owner_uid = -1};
-        *index = scan->nrows;
-    }
-    return (long)*index - 1;
-}
-
-
-/* Copy text and say where it went. */
-size_t
-scan_text(struct scan *scan, const char *text, size_t length)
-{
-    size_t at = scan->ntext;
-    while (scan->text_room < at + length)
-        if (reserve(scan, &scan->text, &scan->text_room, scan->text_room, 1)
-            < 0)
-            return 0;
-    memcpy(scan->text + at, text, length);
-    scan->ntext += length;
-    return at;
-}
-
-
-/* Note who holds something. */
-void
-scan_hold(struct scan *scan, struct scan_holder holder)
-{
-    if (reserve(scan, &scan->holders, &scan->holder_room, scan->nholders,
-                sizeof *scan->holders)
-        == 0)
-        scan->holders[scan->nholders++] = holder;
-}
-
-
-/* Note what a process tells about itself. */
-void
-scan_add_detail(struct scan *scan, struct scan_detail detail)
-{
-    if (reserve(scan, &scan->details, &scan->detail_room, scan->ndetails,
-                sizeof *scan->details)
-        == 0)
-        scan->details[scan->ndetails++] = detail;
-}
-
-
-/* Note what was refused.  That a process is gone is no refusal. */
-void
-scan_deny(struct scan *scan, struct scan_unseen unseen)
-{
-    if (unseen.error == ENOENT || unseen.error == ESRCH)
-        return;
-    if (reserve(scan, &scan->unseen, &scan->unseen_room, scan->nunseen,
-                sizeof *scan->unseen)
-        == 0)
-        scan->unseen[scan->nunseen++] = unseen;
-}
-
-
 /* Files of /proc. */
 
 /* Write a number and its NUL; returns where the NUL is. */
@@ -348,13 +204,9 @@ add_process(struct scan *scan, const struct process *process)
             first = 1;
         }
     }
-    if (reserve(scan, &scan->processes, &scan->process_room, scan->nprocesses,
-                sizeof *scan->processes)
-        < 0)
-        return 0;
-    struct scan_process *added = &scan->processes[scan->nprocesses++];
-    added->pid = (uint64_t)process->pid;
-    memcpy(added->inode, process->inode, sizeof added->inode);
+    struct scan_process added = {.pid = (uint64_t)process->pid};
+    memcpy(added.inode, process->inode, sizeof added.inode);
+    scan_add_process(scan, &added);
     return first;
 }
 
@@ -489,42 +341,6 @@ scan_these(struct scan *scan, const struct ns_row *rows, size_t count,
         error = scan->error;
     }
     return error;
-}
-
-
-/* For qsort: the order in which namespaces are listed. */
-static int
-by_type_and_inode(const void *a, const void *b)
-{
-    const struct ns_row *x = a, *y = b;
-    if (x->type != y->type)
-        return x->type < y->type ? -1 : 1;
-    return x->inode < y->inode ? -1 : x->inode > y->inode;
-}
-
-
-/* For qsort: by kind, then by where it is. */
-static int
-by_holder(const void *a, const void *b)
-{
-    const struct scan_holder *x = a, *y = b;
-    int order[] = {x->kind - y->kind, x->pid - y->pid, x->tid - y->tid,
-                   x->fd - y->fd};
-    for (size_t i = 0; i < sizeof order / sizeof *order; i++)
-        if (order[i])
-            return order[i];
-    return x->text < y->text ? -1 : x->text > y->text;
-}
-
-
-/* Put rows and holders in order; scan_intern() can't be used after it. */
-void
-scan_sort(struct scan *scan)
-{
-    if (scan->nrows)
-        qsort(scan->rows, scan->nrows, sizeof *scan->rows, by_type_and_inode);
-    if (scan->nholders)
-        qsort(scan->holders, scan->nholders, sizeof *scan->holders, by_holder);
 }
 
 

@@ -69,6 +69,7 @@ struct ns_row {
     int pid; /* the lowest */
     int holder_pid; /* a thread's process, where pid is 0 */
     int holder_tid;
+    int stale; /* it ended, its inode is another's now */
     int related; /* id, owner and parent were read */
 };
 
@@ -127,10 +128,10 @@ struct scan {
     struct scan_holder *holders;
     struct scan_unseen *unseen;
     char *text;
-    size_t nrows, nprocesses, ndetails, nholders, nunseen, ntext;
+    size_t nrows, nprocesses, ndetails, nholders, nunseen, ntext, nstale;
     size_t row_room, process_room, detail_room, holder_room, unseen_room,
         text_room;
-    struct scan_map row_of; /* type and inode -> index into rows + 1 */
+    struct scan_map row_of; /* inode -> index into rows + 1 */
     struct scan_map socket_net; /* socket's inode -> network namespace's */
     struct scan_map mounts; /* mount ids that were listed */
 };
@@ -160,15 +161,9 @@ extern const char *const scan_names[NS_TYPES];
 int scan_all(struct scan *scan, unsigned types, int flags);
 int scan_these(struct scan *scan, const struct ns_row *rows, size_t count,
                int flags);
-void scan_sort(struct scan *scan);
 void scan_free(struct scan *scan);
 
-/* scan.c: what the other files share. */
-long scan_intern(struct scan *scan, int type, uint64_t inode);
-void scan_hold(struct scan *scan, struct scan_holder holder);
-void scan_add_detail(struct scan *scan, struct scan_detail detail);
-void scan_deny(struct scan *scan, struct scan_unseen unseen);
-size_t scan_text(struct scan *scan, const char *text, size_t length);
+/* scan.c: files of /proc. */
 int scan_links(struct scan *scan, int nsdir, uint64_t inode[NS_TYPES]);
 uint64_t scan_link(int dir, const char *name);
 uint64_t scan_link_text(const char *text, size_t length, int *type);
@@ -177,7 +172,16 @@ int scan_walk(struct walk *walk, struct scan *scan, int level, int dir,
 long scan_next(struct walk *walk);
 char *scan_number(char *out, int number);
 ssize_t scan_read(int dir, const char *name, char *buffer, size_t size);
+
+/* scantab.c: the tables. */
+long scan_intern(struct scan *scan, int type, uint64_t inode);
+void scan_hold(struct scan *scan, struct scan_holder holder);
+void scan_add_process(struct scan *scan, const struct scan_process *process);
+void scan_add_detail(struct scan *scan, struct scan_detail detail);
+void scan_deny(struct scan *scan, struct scan_unseen unseen);
+size_t scan_text(struct scan *scan, const char *text, size_t length);
 uint64_t *scan_at(struct scan *scan, struct scan_map *map, uint64_t key);
+void scan_sort(struct scan *scan);
 
 /* scanrel.c: what a namespace file and a process tell about themselves. */
 void scan_relate(struct scan *scan, long row, int fd);

@@ -36,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 CHILD_FILES = sorted({*ALLOWED, *(path.name for path in C_FILES if path.name.endswith("steps.c"))})
 # The scan is not between clone and exec, but runs without the GIL.
-SCAN_FILES = ["scan.c", "scanfd.c", "scanmnt.c", "scanrel.c"]
+SCAN_FILES = ["scan.c", "scanfd.c", "scanmnt.c", "scanrel.c", "scantab.c"]
 FREE_OF_PYTHON = [*CHILD_FILES, *SCAN_FILES, "init.c", "initfile.c", "shared.c", "spawn.c"]
 
 

@@ -1,9 +1,9 @@
 /* The embedded program as an executable descriptor.
  *
- * It lies in a sealed memfd, made once per process: whoever can open
- * /proc/1/exe inside cannot change what the next namespace will run.  Where a
- * memfd may not be executed (vm.memfd_noexec) an unlinked file serves, and
- * since that has no seals each use gets its own. */
+ * It lies in a sealed memfd: whoever can open /proc/1/exe inside cannot
+ * change what PID 1 runs.  Each use makes its own, in about ten microseconds:
+ * one kept for the next would be a descriptor that no caller opened.  Where a
+ * memfd may not be executed (vm.memfd_noexec) an unlinked file serves. */
 #include "initfile.h"
 
 #include "compat.h"
@@ -11,7 +11,6 @@
 #include "shared.h"
 
 #include <errno.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -107,45 +106,13 @@ make_file(void)
 }
 
 
-/* Whether the descriptor still is the memfd made before: a program may close
- * all its descriptors, and the number may be another file's by now. */
-static bool
-is_file(int fd, const struct stat *file)
-{
-    struct stat now;
-    return fd >= 0 && fstat(fd, &now) == 0 && now.st_dev == file->st_dev
-           && now.st_ino == file->st_ino;
-}
-
-
-/* A duplicate of the memfd, which is made on first use.  -errno on failure.
- * The lock must be held. */
-static int
-share_memfd(void)
-{
-    static int kept = -1;
-    static struct stat kept_file;
-    if (!is_file(kept, &kept_file)) {
-        kept = raise_fd(make_memfd());
-        if (kept < 0)
-            return kept;
-        if (fstat(kept, &kept_file) < 0)
-            return -errno;
-    }
-    int fd = fcntl(kept, F_DUPFD_CLOEXEC, 3);
-    return fd < 0 ? -errno : fd;
-}
-
-
 int
 open_init(void)
 {
     if (init_elf_size == 0)
         return -ENOEXEC;
-    process_lock();
-    int fd = share_memfd();
-    process_unlock();
+    int fd = make_memfd();
     if (fd == -EACCES || fd == -EPERM || fd == -ENOSYS)
-        fd = raise_fd(make_file());
-    return fd;
+        fd = make_file();
+    return raise_fd(fd);
 }

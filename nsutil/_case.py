@@ -45,6 +45,7 @@ _KINDS = (
     ("create", re.compile(r"^(unshare|clone|fork|start|make a)")),
     ("join", re.compile(r"^(setns|join (?!the cgroup))")),
     ("ids", re.compile(r"^set(res)? ?[ug]id|^become root")),
+    ("look", re.compile(r"^open the \w+ namespace of")),
     ("caps", re.compile(r"capabilit|no_new_privs")),
 )
 

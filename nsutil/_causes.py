@@ -268,6 +268,18 @@ def join_owner(case: Case) -> Finding | None:
     )
 
 
+def looking(case: Case) -> Finding | None:
+    """Whose namespaces one may see (ptrace(2), PTRACE_MODE_READ)."""
+    if not case.facts.lacks("CAP_SYS_PTRACE"):
+        return None
+    return case.found(
+        "capability",
+        "CAP_SYS_PTRACE missing (/proc/self/status: CapEff), and the process is another user's, "
+        "in another user namespace, or not dumpable",
+        "run as the user of that process, or as root (Docker: --cap-add SYS_PTRACE)",
+    )
+
+
 # ---------------------------------------------------------------- id maps
 
 
@@ -375,6 +387,7 @@ RULES: tuple[Rule, ...] = (
     (("mount", "umount"), (errno.EPERM, errno.EINVAL), mounts.locked_mount),
     (("other", "mount"), (errno.EOVERFLOW,), unmapped_id),
     (("map", "time"), (errno.ENOENT, errno.ENOTDIR), mounts.proc_missing),
+    (("look",), _REFUSED, looking),
     ((), (errno.EPERM,), seccomp_likely),
     ((), (errno.ENOSYS, errno.ENOTTY), call_missing),
 )

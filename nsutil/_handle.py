@@ -281,13 +281,10 @@ class NamespaceFile:
         return self._open_inside(name, flags, 0o666, -1)
 
     def _open_inside(self, name: bytes, flags: int, mode: int, start: int) -> int:
-        fd = self.fileno()
         try:
-            return _ns.open_in(fd, name, flags, mode, start)
+            return _ns.open_in(self.fileno(), name, flags, mode, start)
         except OSError as e:
-            if e.filename == fd:
-                raise step_error(e.errno or 0, f"enter {self!r}") from None
-            raise step_error(e.errno or 0, f"open a file in {self!r}", name) from None
+            raise self._visit_error(e, "open a file", name) from None
 
     # NET
 
@@ -309,8 +306,14 @@ class NamespaceFile:
         try:
             fd = _ns.socket_in(self.fileno(), family, kind, proto)
         except OSError as e:
-            raise step_error(e.errno or 0, f"make a socket in {self!r}") from None
+            raise self._visit_error(e, "open a socket") from None
         return module.socket(family, kind, proto, fileno=fd)
+
+    def _visit_error(self, error: OSError, what: str, filename: bytes | None = None) -> OSError:
+        """Either the way in has failed, which names the descriptor, or what was done there."""
+        if isinstance(error.filename, int):
+            return step_error(error.errno or 0, f"join {self!r}")
+        return step_error(error.errno or 0, f"{what} in {self!r}", filename)
 
     def _is_own(self) -> bool:
         """Whether the calling thread is in it: nobody needs a privilege to stay."""

@@ -16,6 +16,7 @@ CAPS = {
     "CAP_SETUID": 7,
     "CAP_NET_ADMIN": 12,
     "CAP_SYS_CHROOT": 18,
+    "CAP_SYS_PTRACE": 19,
     "CAP_SYS_ADMIN": 21,
     "CAP_SYS_RESOURCE": 24,
     "CAP_SYS_TIME": 25,

@@ -24,6 +24,7 @@ ns_oserror_of(int err, PyObject *object)
 }
 
 
+#ifdef Py_LIMITED_API
 int
 ns_audit(const char *event, const char *format, ...)
 {
@@ -47,6 +48,7 @@ ns_audit(const char *event, const char *format, ...)
     Py_XDECREF(done);
     return 0;
 }
+#endif
 
 
 int

@@ -93,8 +93,8 @@ open_nsfs_handle(PyObject *module, PyObject *object)
 }
 
 
-/* Run a visit without the GIL.  The fd, or NULL with OSError set, whose
- * filename is that of the namespace or the path. */
+/* Run a visit without the GIL.  The fd, or NULL with OSError set; its filename
+ * tells what failed: the namespace as given, or the path (NULL: none). */
 static PyObject *
 run_visit(struct visit *visit, PyObject *namespace, PyObject *path)
 {
@@ -107,7 +107,7 @@ run_visit(struct visit *visit, PyObject *namespace, PyObject *path)
     if (visit->stranded)
         return raise_from_python("restore_failed", "(ii)", visit->type,
                                  visit->stranded);
-    return ns_oserror_of(-fd, visit->step || !path ? namespace : path);
+    return ns_oserror_of(-fd, visit->step ? namespace : path);
 }
 
 

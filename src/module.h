@@ -38,8 +38,13 @@ PyObject *ns_oserror(int err, const char *filename);
 PyObject *ns_oserror_of(int err, PyObject *object);
 
 /* sys.audit(event, *args) with args as Py_BuildValue takes a tuple's items.
- * Returns 0, or -1 with the hook's exception set. */
+ * Returns 0, or -1 with the hook's exception set.  The stable ABI has it from
+ * 3.13 on only. */
+#ifdef Py_LIMITED_API
 int ns_audit(const char *event, const char *format, ...);
+#else
+#define ns_audit PySys_Audit
+#endif
 
 /* The C int of a Python int, between low and high.  -1 with TypeError or
  * ValueError set (test PyErr_Occurred); "what" names the argument. */

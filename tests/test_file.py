@@ -230,11 +230,12 @@ def test_open_of_strangers(calls: str) -> None:
         with pytest.raises(PermissionError) as denied:
             nsutil.open(pid, NET)
         error: Any = denied.value
-        return error.filename, error.step, caught(nsutil.open, f"/proc/{pid}/ns/net", NET)
+        return error.filename, error.step, error.hint, caught(nsutil.open, f"/proc/{pid}/ns/net", NET)
 
-    filename, step, by_path = support.as_user(child, os.getpid())
+    filename, step, hint, by_path = support.as_user(child, os.getpid())
     assert filename == f"/proc/{os.getpid()}/ns/net"
     assert step == f"open the net namespace of process {os.getpid()}"
+    assert "CAP_SYS_PTRACE" in hint
     assert by_path is PermissionError
 
 
@@ -859,7 +860,8 @@ def test_socket_inside(leak_check: None) -> None:
         with file.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
             netlink.bind((0, 0))
             assert cookie(netlink) == file.id
-        assert caught(file.socket, 12345) is OSError
+        with pytest.raises(OSError, match=r"\[open a socket in net:\[\d+\]\]"):
+            file.socket(12345)
         assert caught(file.socket, "x") is TypeError
         assert caught(file.socket, 2**40) is OverflowError
 
@@ -882,7 +884,7 @@ def test_socket_inside_needs_privilege() -> None:
             error: Any = denied.value
             return error.step, support.ns_inodes()["net"]
 
-        assert support.as_user(child) == (f"make a socket in {file!r}", support.ns_inodes()["net"])
+        assert support.as_user(child) == (f"join {file!r}", support.ns_inodes()["net"])
 
 
 def test_socket_where_there_is_no_way_back() -> None:

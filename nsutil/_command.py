@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 
+from ._options import MAX_ID, integer
 from ._recipe import RECIPE_OPTIONS, Namespace
 from ._spawn import NEW_GROUP, NEW_SESSION
 from ._types import NSType
@@ -158,6 +159,10 @@ def identity(
         builder.add("setsid", label="start a new session")
     if group >= 0:
         builder.add("setpgid", 0, group, label=f"join process group {group}")
+    for name, ids in ("user", (uid,)), ("group", (gid,)), ("extra_groups", groups or ()):
+        for number in ids:
+            if number is not None:
+                integer(name, 0, MAX_ID, number)
     if groups is not None:
         builder.add("setgroups", len(groups), list(groups), label=f"set supplementary groups {list(groups)}")
     if gid is not None:

@@ -127,7 +127,9 @@ class Launch:
         if steps:
             return steps.error(step, errno)
         if part == _EXEC:
-            return step_error(errno, f"run {os.fsdecode(program)}", program)
+            error = step_error(errno, f"run {os.fsdecode(program)}", program)
+            error.strerror = os.strerror(errno)  # as subprocess: the file name says it all
+            return error
         if part == _CLONE:
             return step_error(errno, f"clone({str(NSType(plan.clone_flags)).upper()})")
         if part == _JOIN_TIME and plan.join_time:

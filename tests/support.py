@@ -62,6 +62,13 @@ class ChildFailed(AssertionError):
     """A child of in_child ended without a result."""
 
 
+def fork() -> int:
+    """os.fork, also where other threads run, as under xdist."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
 def in_child(func: Callable[..., T], *args: Any, timeout: float = 30.0, **kwargs: Any) -> T:
     """func's result from a forked child; its exception is raised here, with the child's traceback as a note.
 
@@ -71,9 +78,7 @@ def in_child(func: Callable[..., T], *args: Any, timeout: float = 30.0, **kwargs
     reader, writer = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # fork with threads, under xdist
-        pid = os.fork()
+    pid = fork()
     if pid == 0:
         _child_main(writer, func, args, kwargs)
     os.close(writer)

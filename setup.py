@@ -36,6 +36,7 @@ SOURCES = [
     "src/forked.c",
     "src/guard.c",
     "src/handles.c",
+    "src/holder.c",
     "src/initfile.c",
     "src/ioctls.c",
     "src/message.c",

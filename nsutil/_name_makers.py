@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import errno
 import os
+import select
+import signal
+import time
 from functools import lru_cache
 
 from . import _ns
 from ._blocks import restore_failed
 from ._errors import step_error
 from ._handle import NamespaceFile, adopt
-from ._names import AT_FDCWD, MS_BIND, SETUP_TRIES, attempt, is_stale
+from ._names import AT_FDCWD, MS_BIND, SETUP_TRIES, attempt, is_stale, open_bound
 from ._plan import PlanBuilder
 from ._types import CGROUP, IPC, MNT, NET, PID, TIME, USER, UTS, NSType, name_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from ._names import Store
@@ -45,10 +49,10 @@ def make(store: Store, path: str, options: dict[str, Any]) -> NamespaceFile:
 
     FileExistsError when there is one already.  Whatever fails, no file stays.
     """
-    if store.type in (MNT, PID, USER):
+    if store.type in _MAKERS:
         recipe = _recipe(store.type, options)
         with store.prepared():
-            return _make_mnt(path, recipe) if store.type == MNT else _make_by_process(path, recipe)
+            return _MAKERS[store.type](path, recipe)
     try:
         steps = _steps(store.type, tuple(options.items()))
     except TypeError:  # an option that cannot be hashed: let its own check speak
@@ -183,12 +187,101 @@ def _mnt_on_cpu(recipe: Namespace, cpu: int) -> NamespaceFile:
     raise parts[part].error(step, err)
 
 
-# ---------------------------------------------------------------- PID, USER
+# ---------------------------------------------------------------- USER, PID
 
 
-def _make_by_process(path: str, recipe: Namespace) -> NamespaceFile:
-    raise NotImplementedError
+def _make_user(path: str, recipe: Namespace) -> NamespaceFile:
+    """A process makes it and ends; the bind keeps it, with its maps."""
+    with recipe.create() as held:
+        bind_new(path, held[USER].fileno())
+        return adopt(os.dup(held[USER].fileno()), path)
 
 
-def end_named_init(path: str) -> None:
-    raise NotImplementedError
+def _make_pid(path: str, _recipe: Namespace) -> NamespaceFile:
+    """PID 1 has to stay, since nothing can enter without one; it ends with the file."""
+    make_file(path)
+    try:
+        result = _ns.hold_pid(os.fsencode(path))
+        if not isinstance(result, int):
+            step, err = result
+            raise step_error(err, step, path)
+        return _bind_held(path, result)
+    except BaseException:
+        os.unlink(path)  # which ends it, too
+        raise
+
+
+def _bind_held(path: str, pidfd: int) -> NamespaceFile:
+    from . import _file
+
+    try:
+        with _file.open(fd=pidfd, type=PID) as namespace:
+            namespace.bind(path)
+            return adopt(os.dup(namespace.fileno()), path)
+    except BaseException:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        raise
+    finally:
+        os.close(pidfd)
+
+
+# What src/holder.c starts, and nothing else is called.
+_HELD = (b"nsutil-init\0w\x000\x009\0named\0", b"nsutil-init\0w\x000\x000\0named\0")
+# Processes that were killed may take a moment to go.
+_END_TIMEOUT = 5.0
+# More pidfds than this are not held at a time.
+_AT_ONCE = 100
+
+
+def end_named_inits(paths: Sequence[str]) -> None:
+    """Kill PID 1 and with it all processes inside, where it is there for the name's sake."""
+    for start in range(0, len(paths), _AT_ONCE):
+        pidfds: list[int] = []
+        try:
+            for path in paths[start : start + _AT_ONCE]:
+                pidfds += _kill_named_init(path)
+        finally:
+            _wait_and_close(pidfds)
+
+
+def _wait_and_close(pidfds: list[int]) -> None:
+    """Wait until these processes are gone, for a while."""
+    deadline = time.monotonic() + _END_TIMEOUT
+    for pidfd in pidfds:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+        os.close(pidfd)
+
+
+def _kill_named_init(path: str) -> list[int]:
+    """The pidfd of what was killed, if anything was."""
+    namespace = open_bound(path)
+    if namespace is None or namespace.type != PID:
+        return []
+    try:
+        with namespace:
+            pid = namespace.pid_from(1)
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return []
+    try:
+        if not _is_held(pid):
+            os.close(pidfd)
+            return []
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except BaseException:
+        os.close(pidfd)
+        raise
+    return [pidfd]
+
+
+def _is_held(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read() in _HELD
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+_MAKERS = {MNT: _make_mnt, PID: _make_pid, USER: _make_user}

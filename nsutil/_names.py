@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any, Self
 
+    from ._handle import NamespaceFile
     from ._plan import Argument
 
 MS_BIND, MS_REC, MS_PRIVATE, MS_SHARED = 0x1000, 0x4000, 0x40000, 0x100000
@@ -223,6 +224,19 @@ def _is_plain(path: str) -> bool:
         return False
     try:
         return stat.S_ISREG(os.fstat(look).st_mode) and not _ns.nsfs_type(look)
+    finally:
+        os.close(look)
+
+
+def open_bound(path: str) -> NamespaceFile | None:
+    """What is bound on a file itself; None where that is no namespace."""
+    from ._handle import adopt
+
+    look = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if not _ns.nsfs_type(look):
+            return None
+        return adopt(os.open(f"/proc/thread-self/fd/{look}", os.O_RDONLY | os.O_CLOEXEC), path)
     finally:
         os.close(look)
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from . import _ns
 from ._errors import NotANamespace, WrongNamespaceType
-from ._names import Key, Lock, Store, is_stale, keys_of_processes, stale, store_of, unbind
+from ._names import Key, Lock, Store, is_stale, keys_of_processes, open_bound, stale, store_of, unbind
 from ._types import NET, PID, NSType, parse_type
 
 TYPE_CHECKING = False
@@ -102,7 +102,9 @@ def remove(name_or_names: str | Iterable[str], type: NSType | int | str = NET) -
     with Lock(store.directory, exclusive=True):  # whoever is making one of them is done by then
         _check_exist(paths)
         if store.type == PID:
-            _end_inits(paths)
+            from ._name_makers import end_named_inits
+
+            end_named_inits(paths)
         if len(names) < 2 or not store.remove_all(names):
             for path in paths:
                 unbind(path)
@@ -112,13 +114,6 @@ def _check_exist(paths: List[str]) -> None:
     for path in paths:
         if not os.path.lexists(path):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-
-
-def _end_inits(paths: List[str]) -> None:
-    from ._name_makers import end_named_init
-
-    for path in paths:
-        end_named_init(path)
 
 
 def list(type: NSType | int | str = NET) -> List[str]:  # noqa: A001
@@ -135,28 +130,15 @@ def open(name: str, type: NSType | int | str = NET) -> NamespaceFile:
     """
     nstype = parse_type(type)
     path = store_of(nstype).path(name)
-    file = _open_bound(path)
+    file = open_bound(path)
     if file is None and not is_stale(path):  # it was just being made
-        file = _open_bound(path)
+        file = open_bound(path)
     if file is None:
         raise NotANamespace(f"{path} is a symlink") if os.path.islink(path) else stale(path)
     if file.type != nstype:
         file.close()
         raise WrongNamespaceType(f"{path} is a {file.type} namespace, not a {nstype} namespace")
     return file
-
-
-def _open_bound(path: str) -> NamespaceFile | None:
-    """What is bound on a file itself; None where that is no namespace."""
-    from ._handle import adopt
-
-    look = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        if not _ns.nsfs_type(look):
-            return None
-        return adopt(os.open(f"/proc/thread-self/fd/{look}", os.O_RDONLY | os.O_CLOEXEC), path)
-    finally:
-        os.close(look)
 
 
 def pids(name: str, type: NSType | int | str = NET) -> List[int]:

@@ -16,6 +16,7 @@ struct module_state {
 /* One table per topic file, added to the module by _nsmodule.c. */
 extern PyMethodDef call_methods[];      /* calls.c: unshare, setns, clone */
 extern PyMethodDef handle_methods[];    /* handles.c */
+extern PyMethodDef holder_methods[];    /* holder.c */
 extern PyMethodDef ioctl_methods[];     /* ioctls.c */
 extern PyMethodDef name_methods[];      /* named.c */
 extern PyMethodDef plan_methods[];      /* plan.c */

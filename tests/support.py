@@ -13,6 +13,7 @@ import re
 import select
 import shutil
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -262,6 +263,52 @@ def preload() -> None:
         if not name.endswith("__main__"):
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
+
+
+# Raw system calls, for surroundings that nsutil itself is then tested in
+
+MS_RDONLY, MS_NOSUID, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 32, 4096, 16384, 1 << 18
+
+
+def system_call(op: str, *args: object) -> int:
+    """The errno of one system call by its kernel name, 0 when it worked; paths are bytes."""
+    from nsutil import _ns
+
+    failed = _ns.run_plan(_ns.Plan([(op, args, -1, 0)]))  # type: ignore[list-item]
+    return failed[1] if failed else 0
+
+
+def must(op: str, *args: object) -> None:
+    """A system call that has to work."""
+    error = system_call(op, *args)
+    assert error == 0, (op, args, os.strerror(error))
+
+
+def own_user_namespace() -> None:
+    """Root in a new user namespace, as an ordinary user would make it. Only ever call it in a child."""
+    from nsutil import USER
+
+    uid, gid = os.geteuid(), os.getegid()
+    must("unshare", int(USER))
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
+    Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
+
+
+def private_mounts() -> None:
+    """A mount namespace of which nothing gets out. Only ever call it in a child."""
+    from nsutil import MNT
+
+    must("unshare", int(MNT))
+    must("mount", None, b"/", None, MS_REC | MS_PRIVATE, None)
+
+
+def private_run() -> None:
+    """private_mounts() with an empty /run: none of the machine's named namespaces. Only ever call it in a child."""
+    private_mounts()
+    for directory in ("/run/netns", "/run/nsutil"):
+        subprocess.run(["umount", "-R", "-l", directory], check=False, stderr=subprocess.DEVNULL)
+    must("mount", b"none", b"/run", b"tmpfs", 0, b"mode=755")
 
 
 # What must not leak

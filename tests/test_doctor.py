@@ -11,37 +11,25 @@ import threading
 from pathlib import Path
 
 import pytest
-from support import as_user, drop_to_user, in_child, needs_root
+from support import (
+    MS_BIND,
+    MS_NOSUID,
+    MS_RDONLY,
+    MS_REMOUNT,
+    as_user,
+    drop_to_user,
+    in_child,
+    must,
+    needs_root,
+    own_user_namespace,
+    private_mounts,
+    system_call,
+)
 
-from nsutil import IPC, MNT, NET, PID, USER, UTS, _ns, doctor
+from nsutil import IPC, MNT, NET, PID, USER, UTS, doctor
 from nsutil._errors import step_error
 
-MS_BIND, MS_REC, MS_PRIVATE, MS_REMOUNT, MS_RDONLY, MS_NOSUID = 4096, 16384, 1 << 18, 32, 1, 2
 CAP_SYS_ADMIN = 21
-
-
-def system_call(op: str, *args: object) -> int:
-    """The errno of one raw system call, 0 when it worked."""
-    failed = _ns.run_plan(_ns.Plan([(op, args, -1, 0)]))
-    return failed[1] if failed else 0
-
-
-def must(op: str, *args: object) -> None:
-    assert system_call(op, *args) == 0, op
-
-
-def own_user_namespace() -> None:
-    """Root in a new user namespace, as an ordinary user would make it."""
-    uid, gid = os.geteuid(), os.getegid()
-    must("unshare", int(USER))
-    Path("/proc/self/setgroups").write_text("deny")
-    Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
-    Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
-
-
-def private_mounts() -> None:
-    must("unshare", int(MNT))
-    must("mount", None, b"/", None, MS_REC | MS_PRIVATE, None)
 
 
 def seccomp_filter(numbers: list[int], err: int = errno.EPERM) -> None:

@@ -1,79 +1,34 @@
-"""Names: interop with ip-netns(8), races, crashes, and nobody moved by any of it."""
+"""Named namespaces: interop with ip-netns(8), bad input, and nobody moved by any of it."""
 
 from __future__ import annotations
 
 import errno
 import os
-import random
 import select
-import signal
 import subprocess
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import pytest
-from support import as_user, drop_to_user, in_child, needs_program, needs_root, no_leaks, ns_inodes
+from names_support import NETNS, apart, ip, mounts_below, wait_for
+from support import (
+    MS_BIND,
+    as_user,
+    drop_to_user,
+    in_child,
+    must,
+    needs_program,
+    needs_root,
+    ns_inodes,
+    own_user_namespace,
+    private_run,
+)
 
 import nsutil
-from nsutil import CGROUP, IPC, MNT, NET, TIME, USER, UTS, NSType, _ns, named
+from nsutil import CGROUP, IPC, MNT, NET, UTS, NSType, named
 from nsutil._names import store_of
 
-T = TypeVar("T")
-NETNS = Path("/run/netns")
-MS_BIND, MS_REC, MS_PRIVATE, MS_SHARED = 4096, 16384, 1 << 18, 1 << 20
-
 pytestmark = needs_root
-
-
-def must(op: str, *args: object) -> None:
-    failed = _ns.run_plan(_ns.Plan([(op, args, -1, 0)]))
-    assert failed is None, (op, args, os.strerror(failed[1]))
-
-
-def private_run() -> None:
-    """A mount namespace of our own, with nothing in /run."""
-    must("unshare", int(MNT))
-    must("mount", None, b"/", None, MS_REC | MS_PRIVATE, None)
-    for directory in (NETNS, Path("/run/nsutil")):  # what the machine has there, if it may be taken away
-        subprocess.run(["umount", "-R", "-l", directory], check=False, stderr=subprocess.DEVNULL)
-    must("mount", b"none", b"/run", b"tmpfs", 0, b"mode=755")
-
-
-def apart(func: Callable[..., T], *args: Any, timeout: float = 60.0) -> T:
-    """func in a child with a /run of its own; it must leave no fd, child, thread or namespace changed."""
-
-    def body() -> T:
-        private_run()
-        before = ns_inodes()
-        with no_leaks():
-            result = func(*args)
-            for nstype in nsutil.NSType.ALL:
-                directory = store_of(nstype).directory
-                if os.path.isdir(directory):
-                    subprocess.run(["umount", "-l", directory], check=False, stderr=subprocess.DEVNULL)
-        assert ns_inodes() == before
-        return result
-
-    return in_child(body, timeout=timeout)
-
-
-def ip(*args: str) -> str:
-    return subprocess.run(["ip", "netns", *args], check=True, capture_output=True, text=True, timeout=20).stdout
-
-
-def mounts_below(top: str) -> list[str]:
-    """mountinfo without what differs from run to run: ids and inode numbers."""
-    found = []
-    for line in Path("/proc/thread-self/mountinfo").read_text().splitlines():
-        fields = line.split()
-        if fields[4].startswith(top):
-            root = fields[3].split("[")[0]
-            optional = [field.split(":")[0] for field in fields[6 : fields.index("-")]]
-            found.append(" ".join([root, fields[4], fields[5], *optional, *fields[fields.index("-") :]]))
-    return found
 
 
 # ---------------------------------------------------------------- as ip-netns(8)
@@ -125,13 +80,6 @@ def test_ip_sees_ours_and_we_see_theirs() -> None:
         ours.close()
 
     apart(body)
-
-
-def wait_for(condition: Callable[[], bool], timeout: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 @needs_program("unshare")
@@ -313,7 +261,7 @@ def test_a_failure_leaves_no_file() -> None:
     """ENOSPC in a user namespace that allows no NET, through both ways of making one."""
 
     def body(threads: int) -> None:
-        uid_map(own_user_namespace=True)
+        root_of_nothing()
         Path("/proc/sys/user/max_net_namespaces").write_text("0")
         Path("/proc/sys/user/max_mnt_namespaces").write_text("0")
         for nstype, label in ((NET, "unshare(NET)"), (MNT, "unshare(MNT)")):
@@ -329,14 +277,10 @@ def test_a_failure_leaves_no_file() -> None:
         in_child(body, threads)
 
 
-def uid_map(own_user_namespace: bool) -> None:
+def root_of_nothing() -> None:
     """Root in a user namespace of its own with its own mounts and a fresh /run."""
     drop_to_user()
-    uid, gid = os.geteuid(), os.getegid()
-    must("unshare", int(USER))
-    Path("/proc/self/setgroups").write_text("deny")
-    Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
-    Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
+    own_user_namespace()
     private_run()
 
 
@@ -403,7 +347,7 @@ def test_where_there_is_no_way_back(nstype: NSType) -> None:
     """Root in a user namespace may leave the host's namespaces and not return to them."""
 
     def body() -> None:
-        uid_map(own_user_namespace=True)
+        root_of_nothing()
         before = ns_inodes()
         with named.create("x", nstype) as file:
             assert ns_inodes() == before
@@ -412,290 +356,6 @@ def test_where_there_is_no_way_back(nstype: NSType) -> None:
         named.remove("x", nstype)
 
     in_child(body)
-
-
-# ---------------------------------------------------------------- the other types
-
-
-def nsenter(option: str, *program: str) -> str:
-    return subprocess.run(["nsenter", option, *program], check=True, capture_output=True, text=True).stdout.strip()
-
-
-@needs_program("nsenter")
-def test_each_type_keeps_what_it_was_made_with() -> None:
-    def body() -> None:
-        named.create("x", UTS, hostname="boxy", domainname="dom").close()
-        assert nsenter("--uts=/run/nsutil/uts/x", "hostname") == "boxy"
-        named.create("x", TIME, monotonic=1000.5, boottime=-3).close()
-        offsets = nsenter("--time=/run/nsutil/time/x", "cat", "/proc/self/timens_offsets").split()
-        assert offsets == ["monotonic", "1000", "500000000", "boottime", "-3", "0"]
-        for nstype, option in ((IPC, "ipc"), (CGROUP, "cgroup"), (MNT, "mount")):
-            with named.create("x", nstype) as file:
-                path = f"/run/nsutil/{nstype}/x"
-                shown = nsenter(f"--{option}={path}", "readlink", f"/proc/self/ns/{nstype}")
-                assert shown == repr(file)
-                assert file.inode != ns_inodes()[str(nstype)]
-        for nstype in (UTS, TIME, IPC, CGROUP, MNT):
-            assert named.list(nstype) == ["x"]
-            named.remove("x", nstype)
-            assert named.list(nstype) == []
-
-    apart(body)
-
-
-@needs_program("nsenter")
-def test_mnt_keeps_its_mounts() -> None:
-    def body() -> None:
-        os.mkdir("/run/there")
-        named.create("x", MNT, mounts=[nsutil.Tmpfs("/run/there", size="1m")]).close()
-        assert "/run/there" not in Path("/proc/self/mountinfo").read_text()
-        assert "/run/there tmpfs" in nsenter(
-            "--mount=/run/nsutil/mnt/x", "findmnt", "-n", "-o", "TARGET,FSTYPE", "/run/there"
-        )
-        named.remove("x", MNT)
-
-    apart(body)
-
-
-def test_mnt_on_every_cpu() -> None:
-    """Where ids of namespaces are handed out per CPU, a newer one can look older: the bind is then tried elsewhere."""
-
-    def body() -> None:
-        cpus = sorted(os.sched_getaffinity(0))
-        for i in range(8):
-            os.sched_setaffinity(0, {random.choice(cpus)})
-            must("unshare", int(MNT))
-            must("mount", None, b"/", None, MS_REC | MS_PRIVATE, None)
-            os.sched_setaffinity(0, set(cpus))
-            named.create(f"x{i}", MNT).close()
-            assert os.sched_getaffinity(0) == set(cpus)
-            named.remove(f"x{i}", MNT)
-
-    in_child(lambda: (private_run(), body()))
-
-
-# ---------------------------------------------------------------- removal
-
-
-def test_removing_all_removes_them_everywhere() -> None:
-    """At once, also where another mount namespace shares the directory; the directory stays usable."""
-
-    def body() -> None:
-        names = [f"n{i:03}" for i in range(100)]
-        for name in names:
-            named.create(name, loopback=False).close()
-        ready, go = os.pipe(), os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            must("unshare", int(MNT))
-            os.write(ready[1], b"x")
-            os.read(go[0], 1)
-            left = [line for line in mounts_below("/run/netns/") if "nsfs" in line]
-            os._exit(len(left))
-        os.read(ready[0], 1)
-        named.remove(names)
-        assert named.list() == []
-        assert [line for line in mounts_below("/run/netns") if "nsfs" in line] == []
-        os.write(go[1], b"x")
-        assert os.waitpid(pid, 0)[1] == 0
-        for fd in (*ready, *go):
-            os.close(fd)
-        named.create("again").close()
-        assert len(mounts_below("/run/netns")) == 2
-        named.remove("again")
-
-    apart(body)
-
-
-def test_removing_all_keeps_a_file_system_of_its_own() -> None:
-    """/run/netns may be a mount that somebody made: it is not ours to take away."""
-
-    def body() -> None:
-        NETNS.mkdir()
-        must("mount", b"own", b"/run/netns", b"tmpfs", 0, None)
-        before = len(mounts_below("/run/netns"))
-        for name in ("a", "b"):
-            named.create(name).close()
-        (NETNS / "a").lstat()
-        named.remove(["a", "b"])
-        assert len(mounts_below("/run/netns")) == before == 1
-        assert " own " in mounts_below("/run/netns")[0]
-
-    apart(body)
-
-
-def test_removing_some_leaves_the_rest() -> None:
-    def body() -> None:
-        for name in ("a", "b", "c"):
-            named.create(name).close()
-        with named.open("c") as before:
-            named.remove(["b", "a", "b"])
-            with named.open("c") as after:
-                assert before == after
-        assert named.list() == ["c"]
-        named.remove(iter(["c"]))
-        named.remove([])
-
-    apart(body)
-
-
-def test_several_mounts_on_one_name() -> None:
-    def body() -> None:
-        for name in ("a", "b"):
-            named.create(name).close()
-            must("mount", f"/run/netns/{name}".encode(), f"/run/netns/{name}".encode(), None, MS_BIND, None)
-        named.remove("a")
-        named.create("c").close()
-        named.remove(["b", "c"])
-        assert named.list() == []
-
-    apart(body)
-
-
-def test_hundred_names() -> None:
-    def body() -> None:
-        names = [f"n{i:03}" for i in range(100)]
-        files = [named.create(name, loopback=False) for name in names]
-        assert len({file.inode for file in files}) == 100
-        assert named.list() == names
-        for name, file in zip(names, files, strict=True):
-            with named.open(name) as again:
-                assert again == file
-            file.close()
-        for name in names[:50]:
-            named.remove(name)
-        named.remove(names[50:])
-        assert named.list() == []
-
-    apart(body)
-
-
-# ---------------------------------------------------------------- races and crashes
-
-
-@needs_program("ip")
-def test_first_creations_in_parallel_mount_once() -> None:
-    """Twenty processes, half of them ip-netns(8), find no directory: one mount comes of it."""
-
-    def body() -> None:
-        children = []
-        for i in range(20):
-            pid = os.fork()
-            if pid == 0:
-                try:
-                    if i % 2:
-                        ip("add", f"n{i}")
-                    else:
-                        named.create(f"n{i}")
-                    os._exit(0)
-                finally:
-                    os._exit(1)
-            children.append(pid)
-        assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 20
-        own = [line for line in mounts_below("/run/netns") if "nsfs" not in line]
-        assert len(own) == 1
-        assert len(mounts_below("/run/netns")) == 21
-        assert len(named.list()) == 20
-        for name in named.list():
-            named.open(name).close()
-        named.remove(named.list())
-
-    apart(body)
-
-
-def test_same_name_in_parallel() -> None:
-    """One of many wins, the others get FileExistsError, and the name is good."""
-
-    def body() -> None:
-        for _ in range(5):
-            children = []
-            for _ in range(6):
-                pid = os.fork()
-                if pid == 0:
-                    try:
-                        named.create("x", UTS)
-                        os._exit(0)
-                    except FileExistsError:
-                        os._exit(7)
-                    finally:
-                        os._exit(1)
-                children.append(pid)
-            codes = sorted(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children)
-            assert codes == [0, 7, 7, 7, 7, 7]
-            named.open("x", UTS).close()
-            named.remove("x", UTS)
-
-    apart(body)
-
-
-def test_creating_while_all_are_removed() -> None:
-    """Every name that create() returned is either there or was removed, never half of it."""
-
-    def body() -> None:
-        pid = os.fork()
-        if pid == 0:
-            try:
-                for i in range(60):
-                    named.create(f"n{i}", UTS).close()
-                os._exit(0)
-            finally:
-                os._exit(1)
-        removed = 0
-        while not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-            names = named.list(UTS)
-            try:
-                named.remove(names, UTS)
-                removed += len(names)
-            except FileNotFoundError:
-                pass
-            for name in named.list(UTS):
-                try:
-                    named.open(name, UTS).close()
-                except (FileNotFoundError, nsutil.NotANamespace):
-                    pytest.fail("a name that nobody is making")
-        assert os.waitpid(pid, 0)[1] == 0
-        removed += len(named.list(UTS))
-        named.remove(named.list(UTS), UTS)
-        assert removed == 60
-        assert len(mounts_below("/run/nsutil/uts")) == 1
-
-    apart(body)
-
-
-@pytest.mark.parametrize("nstype", [NET, MNT])
-def test_killed_at_any_moment(nstype: NSType) -> None:
-    """What SIGKILL leaves behind is a name, or a stale file that says so; the next call works."""
-
-    def body() -> tuple[int, int]:
-        randomly = random.Random(5)
-        whole = stale = 0
-        for _ in range(25):
-            pid = os.fork()
-            if pid == 0:
-                try:
-                    while True:
-                        for i in range(3):
-                            named.create(f"n{i}", nstype)
-                        named.remove([f"n{i}" for i in range(3)], nstype)
-                finally:
-                    os._exit(1)
-            time.sleep(randomly.uniform(0.001, 0.03))
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            for name in named.list(nstype):
-                try:
-                    named.open(name, nstype).close()
-                    whole += 1
-                except nsutil.NotANamespace:
-                    stale += 1
-            named.remove(named.list(nstype), nstype)
-            assert named.list(nstype) == []
-            named.create("after", nstype).close()
-            named.remove("after", nstype)
-            assert len(mounts_below(store_of(nstype).directory)) <= 1
-        return whole, stale
-
-    assert sum(apart(body)) > 0
 
 
 # ---------------------------------------------------------------- watch, /etc/netns

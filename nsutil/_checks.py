@@ -86,6 +86,7 @@ NEEDS_NEW: dict[str, NSType] = {
     "boottime": TIME,
     "propagation": MNT,
     "mounts": MNT,
+    "etc_netns": MNT,
     "init": PID,
 }
 

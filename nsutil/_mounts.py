@@ -12,7 +12,7 @@ import os
 import re
 
 from ._idmap import IdMap, current_map
-from ._types import MNT, USER
+from ._types import MNT, NET, USER
 from ._value import Value
 
 TYPE_CHECKING = False
@@ -448,7 +448,7 @@ def compile_mounts(builder: PlanBuilder, recipe: Namespace, proc: bool | str) ->
     if not recipe.new & MNT:
         _chroot(builder, recipe.root)
         return
-    steps = _Steps(builder, recipe, recipe.mounts)
+    steps = _Steps(builder, recipe, [*_etc_netns(recipe), *recipe.mounts])
     root = _open_root(builder, recipe.root)
     pivot = root is not None or replaces_root(recipe.mounts)
     if pivot and recipe.propagation in _LEAKING:
@@ -463,6 +463,17 @@ def compile_mounts(builder: PlanBuilder, recipe: Namespace, proc: bool | str) ->
     if pivot:
         _pivot(builder, recipe)
     builder.add("mounts_done", label="close the root directory")
+
+
+def _etc_netns(recipe: Namespace) -> list[Bind]:
+    """What ip-netns(8) lays over /etc in the named network namespaces that are joined."""
+    if not recipe.etc_netns:
+        return []
+    from ._file import NamespaceFile
+    from .named import etc_netns_mounts
+
+    joined = [join.handle for join in recipe.enter if join.types & NET]
+    return [mount for file in joined if isinstance(file, NamespaceFile) for mount in etc_netns_mounts(file)]
 
 
 def _chroot(builder: PlanBuilder, root: str | HasFileno | int | bool | None) -> None:

@@ -56,7 +56,8 @@ class Launch:
         self._bits = sum(bit for bit, wanted in chosen if wanted)
         own = plan.maps.self_write if plan.maps else None
         self._plans = tuple(_plan_of(steps) for steps in (plan.enter, own, plan.setup, plan.credentials))
-        looks_around = recipe.joined & MNT or "target" in (recipe.uid, recipe.gid)
+        looks_around = recipe.joined & MNT or "target" in (recipe.uid, recipe.gid) or recipe.etc_netns
+        looks_around = looks_around or not isinstance(recipe.root, (str, type(None)))
         self.lasting = not looks_around and not plan.keep and (plan.maps is None or own is not None)
 
     def start(

@@ -1034,6 +1034,34 @@ def test_a_race_of_renames_makes_nothing_on_the_host(root: Path, host: Path) -> 
     assert made == []
 
 
+@support.needs_root
+def test_files_of_a_named_network_namespace() -> None:
+    """etc_netns=True lays /etc/netns/NAME over /etc, as ip netns exec does."""
+    from nsutil import named
+
+    name = f"nsutil-test-{os.getpid()}"
+
+    def child() -> tuple[str, str]:
+        own_mounts()
+        os.makedirs("/etc/netns", exist_ok=True)
+        mount("tmpfs", "/etc/netns", "tmpfs")
+        os.mkdir(f"/etc/netns/{name}")
+        Path(f"/etc/netns/{name}/hosts").write_text("1.2.3.4 inside\n")
+        box = nsutil.Namespace("mnt", enter=nsutil.enter(name=name), etc_netns=True)
+        return box.call(Path("/etc/hosts").read_text), Path("/etc/hosts").read_text()
+
+    made = not os.path.exists("/etc/netns")
+    named.create(name).close()
+    try:
+        inner, outer = support.in_child(child)
+    finally:
+        named.remove(name)
+        if made:
+            os.rmdir("/etc/netns")
+    assert inner == "1.2.3.4 inside\n"
+    assert outer != inner
+
+
 # Older kernels
 
 

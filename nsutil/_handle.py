@@ -367,7 +367,10 @@ def adopt(fd: int, origin: int | str | None = None) -> NamespaceFile:
 
 
 def open_handle(handle: bytes | None) -> NamespaceFile:
-    """The namespace of an nsfs file handle; OSError (ESTALE) when it is gone."""
+    """The namespace of an nsfs file handle; OSError when it is gone or cannot be found in this way."""
     if handle is None or not newer_calls():
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
-    return adopt(_ns.open_nsfs_handle(handle))
+    try:
+        return adopt(_ns.open_nsfs_handle(handle))
+    except PermissionError:  # from a seccomp filter: it says nothing about this namespace
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP)) from None

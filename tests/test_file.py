@@ -235,7 +235,7 @@ def test_open_of_strangers(calls: str) -> None:
     filename, step, hint, by_path = support.as_user(child, os.getpid())
     assert filename == f"/proc/{os.getpid()}/ns/net"
     assert step == f"open the net namespace of process {os.getpid()}"
-    assert "CAP_SYS_PTRACE" in hint
+    assert "CAP_SYS_PTRACE" in str(hint)
     assert by_path is PermissionError
 
 
@@ -662,6 +662,21 @@ def test_reference_by_handle_needs_no_process() -> None:
         reference = file.reference()
     with file, reference.open() as again:
         assert again == file
+
+
+@support.needs_root
+def test_reference_where_handles_are_forbidden() -> None:
+    """Docker's filter does that; it must not look as if the namespace were there and out of reach."""
+
+    def child() -> tuple[bool, object]:
+        support.refuse_calls("open_by_handle_at", error=1)
+        with support.paused(UTS) as pid, nsutil.open(pid, UTS) as file:
+            reference = file.reference()
+            alive = reference.open() == file
+        file.close()
+        return alive, caught(reference.open)
+
+    assert support.in_child(child) == (True, StaleReference)
 
 
 # PID

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from .cli._args import Arguments, CommandError, Finished, UsageError, debug, report
+from .cli._args import Arguments, CommandError, Finished, UsageError, report
 
 HELP = """\
 Usage: nsutil COMMAND [ARGUMENTS]
@@ -34,7 +34,7 @@ Examples:
   nsutil lsns --type net
   nsutil box --hostname box
 """
-COMMANDS = tuple(line.split()[0] for line in HELP.splitlines() if line[:2] == "  " and line[2].islower() and "nsutil " not in line)
+COMMANDS = ("unshare", "nsenter", "lsns", "netns", "tree", "box", "doctor", "demo", "completion")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -86,12 +86,10 @@ def _flush() -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError as error:
-        sys.stdout = None  # type: ignore[assignment]  # it would be tried again at exit
+        sys.stdout = None  # it would be tried again at exit
         return report("nsutil", CommandError(f"write error: {error.strerror}"))
     return 0
 
-
-__all__ = ["COMMANDS", "debug", "main"]
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -83,10 +83,9 @@ class Options:
 
 def _spelling(text: str) -> tuple[str, int]:
     """``--mount[=FILE]`` as ("--mount", MAYBE)."""
-    if "[" in text.split(" ")[0]:
-        return text.partition("[")[0], MAYBE
     name, space, _ = text.partition(" ")
-    return name, YES if space else NO
+    name, bracket, _ = name.partition("[")
+    return name, MAYBE if bracket else YES if space else NO
 
 
 def _similar(given: str, known: dict[str, tuple[str, int]]) -> str:

@@ -58,6 +58,10 @@ def seal_imports() -> None:
     """Look for no module any more: the root directory will be a stranger's,
     and whatever lies there must not run as a part of this program."""
     from .. import doctor  # noqa: F401 - explains what fails from now on
+    from ._args import debug
+
+    if debug():
+        import traceback  # noqa: F401
 
     sys.meta_path.clear()
 

@@ -298,6 +298,7 @@ static const struct op ops[] = {
     CALL(openat, 4),
     CALL(openat2, 4),
     CALL(personality, 1),
+    CALL(pidfd_getfd, 3),
     CALL(pivot_root, 2),
     CALL(prctl, 5),
     CALL(prlimit64, 4),

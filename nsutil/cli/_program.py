@@ -57,6 +57,8 @@ def parse_environment(data: bytes) -> Environment:
 def seal_imports() -> None:
     """Look for no module any more: the root directory will be a stranger's,
     and whatever lies there must not run as a part of this program."""
+    import resource  # noqa: F401 - for exit_like
+
     from .. import doctor  # noqa: F401 - explains what fails from now on
     from ._args import debug
 
@@ -69,10 +71,10 @@ def seal_imports() -> None:
 class Program:
     """A program to run: a command line, or the user's shell as a login shell."""
 
-    def __init__(self, argv: list[str]) -> None:
-        self.file = os.fsencode(argv[0]) if argv else _shell()
+    def __init__(self, argv: list[str], env: Environment | None = None) -> None:
+        self.env = environment() if env is None else env
+        self.file = os.fsencode(argv[0]) if argv else _shell(self.env)
         self.argv = [os.fsencode(arg) for arg in argv] or [b"-" + os.path.basename(self.file)]
-        self.env = environment()
 
     def execute(self) -> NoReturn:
         """execvp(3) with our environment; CommandError 127 when there is no such program, else 126."""
@@ -104,9 +106,9 @@ class Program:
             os.execve(b"/bin/sh", [b"sh", path, *self.argv[1:]], self.env)
 
 
-def _shell() -> bytes:
+def _shell(env: Environment) -> bytes:
     """$SHELL, or the one of the password file."""
-    shell = os.environb.get(b"SHELL")
+    shell = env.get(b"SHELL")
     if shell is not None:
         return shell
     import pwd

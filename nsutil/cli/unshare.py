@@ -6,6 +6,7 @@ import os
 import select
 import signal
 
+from .._plan import PlanBuilder
 from .._types import CGROUP, IPC, MNT, NET, PID, TIME, USER, UTS, NSType, each, name_of
 from ._args import Arguments, CommandError, UsageError, signed, unsigned
 from ._program import Helper, Program, child, exit_like, seal_imports
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .._idmap import IdMap
-    from .._plan import PlanBuilder
 
 PROG = "nsutil unshare"
 HELP = """\
@@ -280,15 +280,9 @@ def parse(argv: list[str]) -> tuple[Request, list[str]]:
 # --------------------------------------------------------------- the steps
 
 
-def _builder() -> PlanBuilder:
-    from .._plan import PlanBuilder
-
-    return PlanBuilder()
-
-
 def enter(request: Request) -> None:
     """Make the namespaces."""
-    steps = _builder()
+    steps = PlanBuilder()
     if request.owner:
         uid, gid = request.owner
         steps.add("setgroups", 0, None, label="drop supplementary groups for --owner")
@@ -304,14 +298,14 @@ def write_offsets(request: Request) -> None:
     if request.offsets:
         text = "".join(f"{clock} {seconds} 0\n" for clock, seconds in request.offsets.items()).encode()
         label = "set clock offsets: " + ", ".join(f"{clock} {seconds}" for clock, seconds in request.offsets.items())
-        steps = _builder()
+        steps = PlanBuilder()
         steps.add("time_offsets", text, len(text), label=label, filename="/proc/self/timens_offsets")
         steps.build().run()
 
 
 def set_up(request: Request) -> None:
     """What happens in the program's process: mounts, root, directory, credentials."""
-    steps = _builder()
+    steps = PlanBuilder()
     if request.types & MNT and PROPAGATIONS[request.propagation]:
         _remount(steps, "/", PROPAGATIONS[request.propagation], f"make / recursively {request.propagation}")
     interpreter = request.interpreter
@@ -401,7 +395,7 @@ def _single_maps(request: Request) -> dict[str, IdMap]:
 
 def write_maps(request: Request, own: dict[str, IdMap]) -> None:
     """The maps of our own id from inside; setgroups must be denied before the group's."""
-    steps = _builder()
+    steps = PlanBuilder()
     if "gid" in own or request.setgroups == "deny":
         _write(steps, "setgroups", "deny")
     for which, entry in own.items():
@@ -421,7 +415,7 @@ def _write(steps: PlanBuilder, name: str, text: str) -> None:
 
 def bind(request: Request, process: str) -> None:
     """Bind the new namespaces of a process to their files."""
-    steps = _builder()
+    steps = PlanBuilder()
     for nstype in each(request.types):
         if nstype in request.files:
             entry = name_of(nstype) + ("_for_children" if nstype & (PID | TIME) else "")
@@ -507,7 +501,7 @@ def run_child(request: Request, program: Program, own: dict[str, IdMap] | None, 
 def follow_parent(number: int, parent: int) -> None:
     """Die with the parent, also when it has died already; by pidfd, since its
     number means nothing in another PID namespace."""
-    steps = _builder()
+    steps = PlanBuilder()
     steps.add("prctl", PR_SET_PDEATHSIG, number, 0, 0, 0, label="set the signal for the parent's death")
     steps.build().run()
     poll = select.poll()

@@ -72,6 +72,8 @@ TYPES = {"mount": MNT, "uts": UTS, "ipc": IPC, "net": NET, "pid": PID, "cgroup":
 SIOCGSKNS = 0x894C
 PR_SET_KEEPCAPS = 8
 ANY_ERROR = -1
+AT_FDCWD = -100
+O_PATH = os.O_PATH | os.O_CLOEXEC
 TARGETS = True  # an option without a value: the target's
 
 
@@ -279,8 +281,6 @@ class Entry:
         self.uid, self.gid = self._id("uid"), self._id("gid")
         self.root = self._open(request.root, "root")
         self.directory = self._open(TARGETS if request.inside is TARGETS else request.directory, "cwd")
-        if self.root is not None and self.directory is None and request.inside is None:
-            self.directory = os.open(".", os.O_PATH | os.O_CLOEXEC)
         self.cgroup = self._open_cgroup() if request.cgroup else None
 
     def _open_of_target(self, nstype: NSType) -> int:
@@ -362,15 +362,19 @@ class Entry:
         return result
 
     def _directories(self, steps: PlanBuilder) -> None:
+        """The root, and without another word the working directory of before."""
+        inside, here = self.request.inside, None if self.directory is None else steps.keep(self.directory)
         if self.root is not None:
+            if here is None and not isinstance(inside, str):
+                here = steps.slot()
+                steps.add("openat", AT_FDCWD, b".", O_PATH, 0, label="open the working directory", out=here)
             steps.add("fchdir", steps.keep(self.root), label="go to the root directory")
             steps.add("chroot", b".", label="change the root directory")
             steps.add("chdir", b"/", label="go to /")
-        inside = self.request.inside
         if isinstance(inside, str):
             steps.add("chdir", os.fsencode(inside), label=f"change directory to '{inside}'")
-        if self.directory is not None:
-            steps.add("fchdir", steps.keep(self.directory), label="change the working directory")
+        if here is not None:
+            steps.add("fchdir", here, label="change the working directory")
 
     def credentials(self, dropped: bool) -> Steps:
         """Groups, gid, uid and capabilities; ``dropped``: the groups went before the join."""

@@ -184,13 +184,11 @@ def _owner(request: Request, value: str | None) -> None:
 
 
 def _kill_child(request: Request, value: str | None) -> None:
-    from .._options import signal_number
-
-    try:
-        request.kill = signal_number("--kill-child", int(value) if value and value.isdigit() else value or "KILL")
-    except ValueError:
-        raise UsageError(f"unknown signal: {value}") from None
-    request.fork = True
+    name = (value or "KILL").upper().removeprefix("SIG")
+    number = signal.Signals.__members__.get(f"SIG{name}")
+    if number is None:
+        raise UsageError(f"unknown signal: {value}")
+    request.kill, request.fork = int(number), True
 
 
 def _choice(attribute: str, allowed: tuple[str, ...], complaint: str) -> Callable[[Request, str | None], None]:
@@ -382,7 +380,7 @@ def map_helper(request: Request) -> Helper | None:
         maps[which] = with_hole(maps[which], one)
     for which, entries in maps.items():
         check_entries(f"{which}_map", entries)
-    writer, pid = MapWriter(maps["uid"], maps["gid"], request.setgroups), os.getpid()
+    writer, pid = MapWriter(maps["uid"], maps["gid"], request.setgroups, os.geteuid()), os.getpid()
     return Helper(PROG, lambda: writer.writer(pid))
 
 

@@ -277,6 +277,30 @@ def test_defaults_and_deny() -> None:
         nsutil.Namespace("user", setgroups="allow")
 
 
+def test_maps_need_a_new_namespace() -> None:
+    """A namespace that is joined has its map, and without one there is nothing to map."""
+
+    def child() -> list[str]:
+        said = []
+
+        def attempt(pid: int) -> None:
+            for make in (
+                lambda: nsutil.enter(pid=pid, types="user", uid_map="root"),
+                lambda: nsutil.enter(pid=pid, types="user", gid_map="root"),
+                lambda: nsutil.Namespace("net", enter=nsutil.enter(pid=pid, types="user"), setgroups="deny"),
+            ):
+                with pytest.raises(ValueError, match="USER") as caught:
+                    make()
+                said.append(str(caught.value))
+
+        with_new_user_namespace(attempt)
+        return said
+
+    assert [text.split("=")[0] for text in support.in_child(child)] == ["uid_map", "gid_map", "setgroups"]
+    with pytest.raises(ValueError, match=r"uid_map='root' needs USER"):
+        nsutil.Namespace("net", uid_map="root")
+
+
 # Who writes it
 
 

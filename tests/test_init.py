@@ -231,7 +231,9 @@ def test_terminal_signals_come_once() -> None:
         fcntl.ioctl(follower, termios.TIOCSCTTY, 0)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         trap = f"import signal; signal.signal(signal.SIGINT, signal.SIG_DFL)\n{script}"
-        return run([sys.executable, "-I", "-S", "-c", trap], **SHAPES["init"], stdin=follower, stdout=follower).returncode
+        return run(
+            [sys.executable, "-I", "-S", "-c", trap], **SHAPES["init"], stdin=follower, stdout=follower
+        ).returncode
 
     pid = support.fork()
     if pid == 0:
@@ -381,7 +383,10 @@ def test_init_is_small_and_holds_nothing(shape: str) -> None:
         held = {name: os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")}
         kinds = sorted(target.split(":")[0].removeprefix("anon_inode") for target in held.values())
         assert kinds == ["", "", "socket"]
-        assert {target for target in held.values() if "anon" in target} == {"anon_inode:[pidfd]", "anon_inode:[signalfd]"}
+        assert {target for target in held.values() if "anon" in target} == {
+            "anon_inode:[pidfd]",
+            "anon_inode:[signalfd]",
+        }
         assert os.readlink(f"/proc/{pid}/cwd") == "/"
         assert Path(f"/proc/{pid}/comm").read_text() == "nsutil-init\n"
         assert Path(f"/proc/{pid}/environ").read_bytes() == b""

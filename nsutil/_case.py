@@ -47,6 +47,9 @@ _KINDS = (
     ("ids", re.compile(r"^set(res)? ?[ug]id|^become root")),
     ("look", re.compile(r"^open the \w+ namespace of")),
     ("caps", re.compile(r"capabilit|no_new_privs")),
+    ("names", re.compile(r"^set(host|domain)name")),
+    ("net", re.compile(r"loopback")),
+    ("rlimit", re.compile(r"^set resource limit")),
 )
 
 

@@ -166,6 +166,8 @@ def files(case: Case) -> Finding | None:
 
 def threads(case: Case) -> Finding | None:
     """Who may be moved only alone: USER and MNT by setns, TIME by setns, USER by unshare."""
+    if "child" in case.words:  # which has one
+        return None
     alone = USER if case.kind == "create" else USER | MNT
     needed = TIME if case.err == errno.EUSERS else alone
     count = case.facts.threads
@@ -235,25 +237,34 @@ def _map_text(facts: Facts, kind: str) -> str:
 
 def capability(case: Case) -> Finding | None:
     """Rights that the caller itself needs where no user namespace gives them."""
-    if case.with_user and case.kind in ("create", "mount", "umount", "time", "other"):
+    if case.with_user and case.kind in ("create", "mount", "umount", "time", "names", "net"):
         return None
-    missing = case.facts.lacks(*_NEEDED.get(case.kind, ("CAP_SYS_ADMIN",)))
+    needed = _NEEDED.get(case.kind, ("CAP_SYS_ADMIN",))
+    if case.kind == "join" and case.types & MNT:
+        needed = ("CAP_SYS_ADMIN", "CAP_SYS_CHROOT")
+    missing = case.facts.lacks(*needed)
     if not missing:
         return None
     value = case.facts.status("CapEff") or "unknown"
     return case.found(
         "capability",
         f"{' and '.join(missing)} missing (/proc/self/status: CapEff: {value})",
-        "add USER to the new namespaces, or run as root (Docker: --cap-add SYS_ADMIN)",
+        _HOW_TO_GET.get(case.kind, "run as root (Docker: --cap-add)"),
     )
 
 
 _NEEDED = {
-    "join": ("CAP_SYS_ADMIN", "CAP_SYS_CHROOT"),
     "ids": ("CAP_SETUID", "CAP_SETGID"),
     "setgroups": ("CAP_SETGID",),
     "time": ("CAP_SYS_TIME",),
-    "caps": (),
+    "caps": ("CAP_SETPCAP",),
+    "net": ("CAP_NET_ADMIN",),
+    "rlimit": ("CAP_SYS_RESOURCE",),
+}
+_HOW_TO_GET = {
+    "create": "add USER to the new namespaces, or run as root (Docker: --cap-add SYS_ADMIN)",
+    "join": "join the target's user namespace as well, or run as root (Docker: --cap-add SYS_ADMIN)",
+    "mount": "add USER and MNT to the new namespaces, or run as root (Docker: --cap-add SYS_ADMIN)",
 }
 
 
@@ -351,11 +362,12 @@ def call_missing(case: Case) -> Finding | None:
 
 Rule = tuple[tuple[str, ...], tuple[int, ...], "Callable[[Case], Finding | None]"]
 
+_PRIVILEGED = ("create", "join", "mount", "umount", "ids", "setgroups", "time", "caps", "names", "net", "rlimit")
 _REFUSED = (errno.EPERM, errno.EACCES)
 
 RULES: tuple[Rule, ...] = (
     ((), (errno.EMFILE,), files),
-    (("map", "setgroups", "time"), (errno.EXDEV,), mounts.proc_missing),
+    (("map", "setgroups", "time"), (errno.EXDEV, errno.EROFS), mounts.proc_missing),
     (("create", "join", "mount", "umount"), (), seccomp),
     (("create",), (errno.ENOSPC, errno.EUSERS), limit),
     (("create",), (errno.ENOSPC, errno.EUSERS), nesting),
@@ -382,12 +394,12 @@ RULES: tuple[Rule, ...] = (
     (("mount",), (errno.EPERM,), mounts.mount_owner),
     (("mount",), (errno.EPERM,), mounts.overlay_version),
     (("mount",), (errno.ENODEV,), mounts.filesystem_missing),
-    (("create", "join", "mount", "umount", "ids", "setgroups", "time", "caps", "other"), (errno.EPERM,), capability),
+    (_PRIVILEGED, (errno.EPERM,), capability),
     (("join",), (errno.EPERM,), join_owner),
     (("mount", "umount"), (errno.EPERM, errno.EINVAL), mounts.locked_mount),
     (("other", "mount"), (errno.EOVERFLOW,), unmapped_id),
     (("map", "time"), (errno.ENOENT, errno.ENOTDIR), mounts.proc_missing),
     (("look",), _REFUSED, looking),
-    ((), (errno.EPERM,), seccomp_likely),
+    (_PRIVILEGED, (errno.EPERM,), seccomp_likely),
     ((), (errno.ENOSYS, errno.ENOTTY), call_missing),
 )

@@ -32,11 +32,16 @@ def mount_max(case: Case) -> Finding | None:
 
 
 def proc_missing(case: Case) -> Finding | None:
-    """Not EPERM: something else lies where a file of procfs must be."""
-    if case.facts.has_proc and case.err != errno.EXDEV:
+    """Not EPERM: a file of procfs that must be written is not there, or not itself, or read-only."""
+    if case.err == errno.EROFS:
+        evidence = "/proc is mounted read-only (/proc/self/mountinfo)"
+    elif case.err == errno.EXDEV:
+        evidence = "something that is not procfs lies over a file of /proc"
+    elif not case.facts.has_proc:
+        evidence = "no procfs on /proc"
+    else:
         return None
-    evidence = "something that is not procfs lies over a file of /proc" if case.facts.has_proc else "no procfs on /proc"
-    return case.found("masked-proc", evidence, "mount proc on /proc before")
+    return case.found("masked-proc", evidence, "mount proc on /proc before, or make it writable")
 
 
 def masked_proc(case: Case) -> Finding | None:

@@ -10,7 +10,7 @@ import os
 
 from ._options import NANOSECONDS
 from ._plan import PlanBuilder, Slots, pairs
-from ._types import CGROUP, MNT, NET, PID, TIME, USER, NSType, name_of
+from ._types import CGROUP, MNT, NET, PID, TIME, USER, NSType, each, name_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class ChildPlan:
 
 def block_steps(recipe: Namespace) -> Steps:
     """The way into a ``with`` block; leaving is the guard's."""
-    builder = PlanBuilder()
+    builder = PlanBuilder(Slots(_context(recipe)))
     if recipe.joined & MNT:
         builder.add("unshare", CLONE_FS, label="unshare(CLONE_FS)")
     for join in recipe.enter:
@@ -93,7 +93,7 @@ def block_steps(recipe: Namespace) -> Steps:
 
 def thread_steps(recipe: Namespace) -> Steps:
     """The same for a thread of its own, which may take MNT, PID and TIME too."""
-    builder = PlanBuilder()
+    builder = PlanBuilder(Slots(_context(recipe)))
     if recipe.joined & MNT:
         builder.add("unshare", CLONE_FS, label="unshare(CLONE_FS)")
     for join in recipe.enter:
@@ -111,7 +111,7 @@ def thread_steps(recipe: Namespace) -> Steps:
 def compile_child(recipe: Namespace) -> ChildPlan:
     """All that a child of this recipe does up to its program or function."""
     plan = ChildPlan()
-    plan.slots = slots = Slots()
+    plan.slots = slots = Slots((*_context(recipe), "child"))
     plan.keep = []
     plan.joins = bool(recipe.enter)
     plan.join_time = next((join for join in recipe.enter if join.types & TIME), None)
@@ -190,6 +190,11 @@ def _credential_steps(recipe: Namespace, plan: ChildPlan) -> Steps:
 
 
 # -------------------------------------------------------------- the pieces
+
+
+def _context(recipe: Namespace) -> tuple[str, ...]:
+    """For the hints of failures."""
+    return tuple(map(str, each(recipe.types)))
 
 
 def _unshare(builder: PlanBuilder, types: NSType) -> None:

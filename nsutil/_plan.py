@@ -23,10 +23,15 @@ if TYPE_CHECKING:
 
 
 class Slots:
-    """The values that steps of one run share: presets and results."""
+    """What the steps of one run share: values, preset or results, and what it is all about.
 
-    def __init__(self) -> None:
+    ``context`` has the names of the recipe's types, and "child" for what a
+    child runs: the doctor's hints depend on it.
+    """
+
+    def __init__(self, context: tuple[str, ...] = ()) -> None:
         self.presets: list[int | HasFileno] = []
+        self.context = context
 
     def new(self) -> Slot:
         """A slot that a step will fill."""
@@ -56,7 +61,7 @@ class Steps:
     def error(self, step: int, errno: int) -> OSError:
         """The OSError for the step of that index."""
         label, filename = self.labels[step]
-        return step_error(errno, label, filename)
+        return step_error(errno, label, filename, self.slots.context)
 
     def run(self) -> None:
         """Run on the calling thread; OSError names the step that failed."""

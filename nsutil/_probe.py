@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 CAPS = {
     "CAP_SETGID": 6,
     "CAP_SETUID": 7,
+    "CAP_SETPCAP": 8,
     "CAP_NET_ADMIN": 12,
     "CAP_SYS_CHROOT": 18,
     "CAP_SYS_PTRACE": 19,

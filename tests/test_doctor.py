@@ -4,43 +4,66 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import json
 import os
 import platform
 import struct
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import (
     MS_BIND,
     MS_NOSUID,
     MS_RDONLY,
+    MS_REC,
     MS_REMOUNT,
     as_user,
     drop_to_user,
     in_child,
     must,
     needs_root,
+    no_leaks,
     own_user_namespace,
+    preload,
     private_mounts,
     system_call,
 )
 
+import nsutil
 from nsutil import IPC, MNT, NET, PID, USER, UTS, doctor
 from nsutil._errors import step_error
 
 CAP_SYS_ADMIN = 21
+NUMBERS = {
+    "x86_64": {"unshare": 272, "clone": 56, "clone3": 435, "kexec_load": 246},
+    "aarch64": {"unshare": 97, "clone": 220, "clone3": 435, "kexec_load": 104},
+}.get(platform.machine(), {})
 
 
-def seccomp_filter(numbers: list[int], err: int = errno.EPERM) -> None:
-    """From now on these system calls answer err (seccomp(2), a BPF program)."""
-    code = [struct.pack("=HBBI", 0x20, 0, 0, 0)]  # load the number
+def seccomp_filter(
+    numbers: list[int], err: int = errno.EPERM, action: int = 0x00050000, masked_clone: int | None = None
+) -> None:
+    """From now on these system calls answer err (seccomp(2), a BPF program).
+
+    masked_clone: the number of clone, refused only with CLONE_NEW* flags, as container runtimes do.
+    """
+    load, equal, any_bit, answer = 0x20, 0x15, 0x45, 0x06
+    steps = [(load, 0, 0, 0)]  # the number
     for number in numbers:
-        code.append(struct.pack("=HBBI", 0x15, 0, 1, number))  # equal: the next
-        code.append(struct.pack("=HBBI", 0x06, 0, 0, 0x00050000 | err))  # return errno
-    code.append(struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000))  # allow
-    program = ctypes.create_string_buffer(b"".join(code))
-    head = ctypes.create_string_buffer(struct.pack("@HP", len(code), ctypes.addressof(program)))
+        steps += [(equal, 0, 1, number), (answer, 0, 0, action | err)]
+    if masked_clone is not None:
+        # The number, then the low half of the first argument: its flags.
+        steps += [
+            (equal, 0, 3, masked_clone),
+            (load, 0, 0, 16),
+            (any_bit, 0, 1, 0x7E020000),
+            (answer, 0, 0, action | err),
+        ]
+    steps.append((answer, 0, 0, 0x7FFF0000))  # allow
+    program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
+    head = ctypes.create_string_buffer(struct.pack("@HP", len(steps), ctypes.addressof(program)))
     libc = ctypes.CDLL(None, use_errno=True)
     if os.geteuid():
         assert libc.prctl(38, 1, 0, 0, 0) == 0
@@ -100,7 +123,7 @@ def test_hint_nesting() -> None:
 
 
 def filtered_unshare(err: int) -> tuple[int, str | None]:
-    seccomp_filter([{"x86_64": 272, "aarch64": 97}[platform.machine()]], err)
+    seccomp_filter([NUMBERS["unshare"]], err)
     return hint_of("unshare", int(UTS), step="unshare uts")
 
 
@@ -117,7 +140,7 @@ def test_hint_seccomp_filter_of_something_else_is_not_blamed() -> None:
     """An active filter alone is no evidence: the kernel itself answers here."""
 
     def body() -> tuple[int, str | None]:
-        seccomp_filter([{"x86_64": 246, "aarch64": 104}[platform.machine()]])  # kexec_load
+        seccomp_filter([NUMBERS["kexec_load"]])  # kexec_load
         return hint_of("unshare", int(UTS), step="unshare uts")
 
     err, text = as_user(body)
@@ -368,3 +391,291 @@ def test_every_cause_has_a_rule() -> None:
     sources = Path(doctor.__file__).parent.glob("_causes*.py")
     text = "".join(path.read_text() for path in sources)
     assert [cause for cause in doctor.CAUSES if f'"{cause}"' not in text] == []
+
+
+# ---------------------------------------------------------------- check
+
+
+def verdict(new: object, **options: Any) -> tuple[bool, list[str], str, str]:
+    """Whether it works, the causes, and all that the report says; pickles."""
+    report = doctor.check(new, **options)
+    known = set(doctor.CAUSES)
+    assert {finding.cause for finding in report.findings} <= known
+    assert all(finding.evidence and finding.remedy and finding.step for finding in report.findings)
+    evidence = "; ".join(finding.evidence for finding in report.findings)
+    return bool(report), [finding.cause for finding in report.findings], evidence, str(report)
+
+
+@pytest.mark.parametrize(
+    "new", ["net", "uts", ["user", "net"], ["user", "mnt", "pid"], ["user", "time", "cgroup", "ipc"]]
+)
+def test_check_finds_nothing_where_nothing_is_wrong(new: object) -> None:
+    """As root with each, as an ordinary user with all that USER makes possible; nothing is left behind."""
+
+    def body() -> tuple[bool, list[str], str, str]:
+        verdict("uts" if os.geteuid() == 0 else "user")
+        with no_leaks():
+            return verdict(new)
+
+    if os.geteuid() == 0:
+        works, causes, _, text = in_child(body)
+        assert works, text
+        assert causes == []
+        assert text.endswith(": works")
+    if "user" in new:  # type: ignore[operator]
+        works, causes, _, text = as_user(body)
+        assert works, text
+        assert causes == []
+
+
+@needs_root
+def test_check_of_everything_works_here() -> None:
+    assert in_child(verdict, nsutil.ALL)[0]
+
+
+def test_check_refuses_bad_options_as_a_recipe_does() -> None:
+    with pytest.raises(ValueError, match="UTS"):
+        doctor.check("net", hostname="x")
+    with pytest.raises(TypeError):
+        doctor.check("net", no_such_option=1)
+
+
+def test_check_capability() -> None:
+    works, causes, evidence, text = as_user(verdict, "net")
+    assert not works
+    assert causes == ["capability"]
+    assert evidence.startswith("CAP_SYS_ADMIN missing (/proc/self/status: CapEff: 0000000000000000)")
+    assert "what helps: add USER" in text
+
+
+@needs_root
+def test_check_capability_dropped() -> None:
+    def body() -> object:
+        drop_caps(CAP_SYS_ADMIN)
+        return verdict("net")[:2], verdict(["user", "net"])[:2]
+
+    assert in_child(body) == ((False, ["capability"]), (True, []))
+
+
+def test_check_limit_and_nesting() -> None:
+    def limited() -> object:
+        own_user_namespace()
+        Path("/proc/sys/user/max_uts_namespaces").write_text("0")
+        return verdict(["user", "net", "uts", "ipc"]), verdict(["user", "net"])
+
+    (works, causes, evidence, _), fine = as_user(limited)
+    assert not works
+    assert causes == ["limit"]
+    assert evidence == "/proc/sys/user/max_uts_namespaces is 0"
+    assert fine[0], fine
+
+    def nested() -> object:
+        for _ in range(33):
+            if system_call("unshare", 0) == 0 and doctor_depth_reached():
+                break
+        return verdict(["user", "uts"])[:3]
+
+    works, causes, evidence = as_user(nested)  # type: ignore[misc]
+    assert not works
+    assert causes == ["nesting"]
+    assert "33 deep" in evidence
+
+
+def doctor_depth_reached() -> bool:
+    """One user namespace further in; True when there is no further."""
+    uid, gid = os.geteuid(), os.getegid()
+    if system_call("unshare", int(USER)):
+        return True
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
+    Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
+    return False
+
+
+@needs_root
+@pytest.mark.parametrize("numbers", [["unshare"], ["clone", "clone3", "unshare"]])
+@pytest.mark.parametrize("err", [errno.EPERM, errno.ENOSYS])
+def test_check_seccomp(numbers: list[str], err: int) -> None:
+    """A filter of unshare alone leaves run() possible, but not call() and with: that is no "works"."""
+
+    def body() -> tuple[bool, list[str], str, str]:
+        calls = [NUMBERS[name] for name in numbers if name != "clone"]
+        seccomp_filter(calls, err, masked_clone=NUMBERS["clone"] if "clone" in numbers else None)
+        return verdict("uts")
+
+    works, causes, evidence, text = in_child(body)
+    assert not works
+    assert causes == ["seccomp"], text
+    assert errno.errorcode[err] in evidence
+
+
+@needs_root
+def test_check_seccomp_that_kills() -> None:
+    def body() -> tuple[bool, list[str], str, str]:
+        seccomp_filter([NUMBERS["unshare"]], 0, action=0x80000000)
+        return verdict("uts")
+
+    works, causes, evidence, _ = in_child(body)
+    assert not works
+    assert causes == ["seccomp"]
+    assert "SIGSYS" in evidence
+
+
+@needs_root
+def test_check_chroot(tmp_path: Path) -> None:
+    def body(user: bool) -> tuple[bool, list[str], str, str]:
+        private_mounts()
+        preload()
+        (tmp_path / "proc").mkdir(exist_ok=True)
+        must("mount", b"proc", bytes(tmp_path / "proc"), b"proc", 0, None)
+        must("chroot", bytes(tmp_path))
+        os.chdir("/")
+        if user:
+            drop_to_user()
+        return verdict(["user", "uts"])
+
+    for user in (False, True):
+        works, causes, evidence, text = in_child(body, user)
+        assert not works
+        assert causes == ["chroot"], text
+        assert "chroot" in evidence
+
+
+def test_check_unmapped_id() -> None:
+    def body() -> tuple[bool, list[str], str, str]:
+        must("unshare", int(USER))
+        return verdict(["user"])
+
+    works, causes, evidence, _ = as_user(body)
+    assert not works
+    assert causes == ["unmapped-id"]
+    assert "65534 is not in /proc/self/uid_map (empty)" in evidence
+
+
+@needs_root
+@pytest.mark.parametrize("what", ["tmpfs over /proc/sys", "read-only"])
+def test_check_masked_proc(what: str) -> None:
+    def body() -> object:
+        private_mounts()
+        if what == "read-only":
+            must("mount", b"/proc", b"/proc", None, MS_BIND | MS_REC, None)
+            must("mount", None, b"/proc", None, MS_REMOUNT | MS_BIND | MS_RDONLY, None)
+        else:
+            must("mount", b"none", b"/proc/sys", b"tmpfs", 0, None)
+        drop_to_user()
+        return verdict(["user", "mnt", "pid"]), verdict(["user", "mnt", "pid"], mount_proc=False)[:2]
+
+    (works, causes, evidence, text), without = in_child(body)
+    assert not works
+    assert causes == ["masked-proc"], text
+    if what == "read-only":  # the maps cannot be written through it
+        assert evidence == "/proc is mounted read-only (/proc/self/mountinfo)"
+        assert without == (False, ["masked-proc"])
+    else:
+        assert evidence.startswith("tmpfs lies over /proc/sys")
+        assert without == (True, [])
+
+
+@needs_root
+def test_check_locked_mount() -> None:
+    def body() -> tuple[bool, list[str], str, str]:
+        private_mounts()
+        must("mount", b"none", b"/mnt", b"tmpfs", MS_RDONLY | MS_NOSUID, None)
+        drop_to_user()
+        own_user_namespace()
+        return verdict("mnt", mounts=[nsutil.Remount("/mnt", readonly=False)])
+
+    works, causes, _, text = in_child(body)
+    assert not works
+    assert causes == ["locked-mount"], text
+
+
+def test_check_setgroups() -> None:
+    def body() -> tuple[bool, list[str], str, str]:
+        own_user_namespace()
+        return verdict("uts", groups=[0])
+
+    works, causes, evidence, text = as_user(body)
+    assert not works
+    assert causes == ["setgroups"], text
+    assert evidence.startswith("/proc/self/setgroups is deny")
+
+
+def test_check_maps() -> None:
+    """An ordinary user may map its own id, no other."""
+
+    def body() -> object:
+        maps = [nsutil.IdMap(0, 100000, 10)]
+        os.environ["PATH"] = "/nowhere"
+        return verdict("user", uid_map="root"), verdict("user", uid_map=maps, gid_map="root")
+
+    root, many = as_user(body)
+    assert root[0], root
+    assert not many[0]
+    assert many[1] == ["newuidmap"]
+    assert "newuidmap is not in PATH (/nowhere)" in many[2]
+
+
+@needs_root
+def test_check_subordinate_ids() -> None:
+    """No range; no_new_privs; a nosuid mount; a helper without rights; and when all is well, it works."""
+    if not all(map(os.path.exists, ("/etc/subuid", "/etc/subgid", "/usr/bin/newuidmap"))):
+        pytest.skip("needs newuidmap and /etc/subuid")
+
+    def body(subid: str, mount_flags: int, mode: int, no_new_privs: bool) -> tuple[bool, list[str], str, str]:
+        private_mounts()
+        must("mount", b"none", b"/mnt", b"tmpfs", mount_flags, b"mode=755")
+        for name in ("newuidmap", "newgidmap"):
+            Path("/mnt", name).write_bytes(Path("/usr/bin", name).read_bytes())
+            Path("/mnt", name).chmod(mode)
+        Path("/mnt/subid").write_text(subid)
+        for name in ("/etc/subuid", "/etc/subgid"):
+            must("mount", b"/mnt/subid", name.encode(), None, MS_BIND, None)
+        os.environ["PATH"] = "/mnt"
+        drop_to_user()
+        if no_new_privs:
+            must("prctl", 38, 1, 0, 0, 0)
+        return verdict("user", uid_map="auto")
+
+    line = "65534:100000:65536\n"
+    assert in_child(body, line, 0, 0o4755, False)[:2] == (True, [])
+    cases = {
+        "subuid": ("", 0, 0o4755, False),
+        "no-new-privs": (line, 0, 0o4755, True),
+        "nosuid": (line, MS_NOSUID, 0o4755, False),
+        "newuidmap": (line, 0, 0o755, False),
+    }
+    for cause, arguments in cases.items():
+        works, causes, _, text = in_child(body, *arguments)
+        assert not works
+        assert causes == [cause], text
+
+
+def test_check_beside_threads() -> None:
+    """Threads are no obstacle to what is done in a child."""
+
+    def body() -> tuple[bool, list[str], str, str]:
+        stop = threading.Event()
+        thread = threading.Thread(target=stop.wait)
+        thread.start()
+        try:
+            return verdict(["user", "uts"])
+        finally:
+            stop.set()
+            thread.join()
+
+    assert as_user(body)[:2] == (True, [])
+
+
+def test_report_shows_itself() -> None:
+    def body() -> tuple[str, str, str]:
+        report = doctor.check("mnt", mounts=[nsutil.Bind("/<script>&", "/mnt")])
+        return report.to_json(), report._repr_html_(), repr(report)
+
+    data, html, text = as_user(body)
+    report = json.loads(data)
+    assert report["works"] is False
+    assert set(report["findings"][0] if report["findings"] else doctor.Finding._fields) == set(doctor.Finding._fields)
+    assert "<script>" not in html
+    assert "&lt;script&gt;&amp;" in html
+    assert "Report" in text

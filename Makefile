@@ -50,7 +50,8 @@ LINTS := lint-ruff lint-format lint-types lint-stubs lint-c lint-c-format lint-s
 lint: ## Style, types, stubs, warnings, spelling
 	@$(MAKE) --no-print-directory --keep-going $(LINTS)
 
-$(LINTS): $(VENV)/.built $(VENV)/.lint
+# mypy reads the types of what the tests use, too.
+$(LINTS): $(VENV)/.built $(VENV)/.test $(VENV)/.lint
 
 lint-ruff:
 	$(BIN)/ruff check --quiet .

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, Self, TypeAlias, final
 
 from _typeshed import FileDescriptorLike, ReadableBuffer, StrPath
+from typing_extensions import disjoint_base
 
 # calls.c
 def unshare(flags: int) -> None: ...
@@ -78,6 +79,7 @@ class Guard:
     @property
     def recipe(self) -> Any: ...
 
+@disjoint_base
 class Block:
     def __enter__(self) -> Any: ...
     def __exit__(self, *exc: object) -> None: ...

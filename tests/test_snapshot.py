@@ -35,6 +35,9 @@ from support import (
 import nsutil
 from nsutil import ALL, IPC, MNT, NET, PID, TIME, USER, UTS, Holder, NamespaceInfo, NSType, Snapshot, snapshot
 
+# What other tests open and end meanwhile would show.
+pytestmark = pytest.mark.serial
+
 IDS_ALONE: dict[str, Any] = {"tasks": False, "fds": False, "sockets": False, "mounts": False}
 MS_REC, MS_PRIVATE, MS_BIND = 0x4000, 1 << 18, 0x1000
 

@@ -84,6 +84,13 @@ def mnt_on_main_thread(threads: int) -> NoReturn:
 
 def block_failed(recipe: Namespace, step: int, errno: int) -> NoReturn:
     """A step of the way in failed; the thread is back where it was."""
+    if step < 0 and errno == _errno.EPERM:
+        error = step_error(errno, f"check the way back to the {recipe.types} namespaces", "/proc/thread-self/ns")
+        error.add_note(
+            "this user namespace does not own the namespaces that the thread is in, so the block could not be left "
+            "again: use .run() or .call()"
+        )
+        raise error
     if step < 0:
         raise step_error(errno, "save the namespaces of this thread", "/proc/thread-self/ns")
     raise recipe._block_steps().error(step, errno)

@@ -5,11 +5,18 @@
 #include "steps.h"
 
 #include <errno.h>
+#include <linux/capability.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+/* Types whose setns to where one is has no effect. */
+enum {
+    RETURN_TRIED = CLONE_NEWCGROUP | CLONE_NEWIPC | CLONE_NEWNET
+                   | CLONE_NEWUTS | CLONE_NEWPID
+};
 
 const struct kind kinds[KINDS] = {
     {"cgroup", CLONE_NEWCGROUP, NSU_PIDFD_GET_CGROUP},
@@ -26,6 +33,7 @@ const struct kind kinds[KINDS] = {
 
 static _Thread_local struct block *top;
 static _Thread_local int broken;
+static _Thread_local int returnable;    /* types known to allow setns back */
 static atomic_uint generation;
 static atomic_int pidfd_works;          /* 0 untried, 1 yes, -1 no */
 
@@ -172,6 +180,37 @@ own_inode(const struct kind *kind)
 }
 
 
+/* Whether this thread has CAP_SYS_ADMIN in its own user namespace. */
+static bool
+is_admin(void)
+{
+    struct __user_cap_header_struct head = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct data[2];
+    return sc(SYS_capget, (long)&head, (long)data, 0, 0, 0, 0) == 0
+           && data[0].effective >> CAP_SYS_ADMIN & 1;
+}
+
+
+/* Whether the thread could come back.  In a user namespace that does not own
+ * the namespaces it is in, unshare is allowed and setns back is not.  To try
+ * it moves nobody; MNT is not tried, since setns would change root and cwd.
+ * What was allowed once is not asked again.  0, or -EPERM. */
+static int
+check_return(const struct block *block, int types)
+{
+    for (int i = 0; i < KINDS_SAVED; i++) {
+        int flag = kinds[i].flag;
+        if (!(types & flag & ~returnable & RETURN_TRIED))
+            continue;
+        if (sc(SYS_setns, block->fd[i], flag, 0, 0, 0, 0) == 0)
+            returnable |= flag;
+        else if (is_admin())
+            return -EPERM;
+    }
+    return 0;
+}
+
+
 int
 block_begin(struct block *block, int types, bool strict)
 {
@@ -183,6 +222,8 @@ block_begin(struct block *block, int types, bool strict)
     block->thread = thread_id();
     block->generation = fork_generation();
     int error = block_save(block, strict ? NS_ALL_TYPES : types);
+    if (error == 0)
+        error = check_return(block, types);
     if (error)
         block_close(block);
     if (strict) {
@@ -381,6 +422,7 @@ int
 guard_note(int fd, int nstype)
 {
     struct block *block = top;
+    returnable = 0;
     if (block == NULL || block->generation != fork_generation())
         return 0;
     int types = nstype & NS_ALL_TYPES;

@@ -55,7 +55,8 @@ pid_t thread_id(void);
 int open_own_ns(const struct kind *kind);
 
 /* Start a block: save the given types (CLONE_NEW* bits), with strict all.
- * 0, or -errno with nothing left open. */
+ * 0, or -errno with nothing left open; -EPERM where the thread could move
+ * away but not back. */
 int block_begin(struct block *block, int types, bool strict);
 
 /* Save more types of a block that is the calling thread's.  0 or -errno. */

@@ -491,6 +491,20 @@ def test_failing_step_is_named_and_nothing_is_moved():
     assert after == set()
 
 
+def test_no_way_back_is_found_before_moving():
+    """Root in a user namespace that does not own the UTS namespace it is in."""
+
+    def body():
+        before = ids()
+        with pytest.raises(PermissionError) as info, Namespace(UTS):
+            pass
+        return info.value.__notes__[-1], moved(before)
+
+    note, after = Namespace(USER, uid_map="root").call(body)
+    assert ".run() or .call()" in note
+    assert after == set()
+
+
 class Boom(Exception):
     pass
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pty
 import re
 import select
 import signal
@@ -167,3 +168,26 @@ def running(*argv: str) -> Iterator[int]:
 def child_of(pid: int) -> int:
     """The only child of a process."""
     return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+
+def terminal(*argv: str, env: dict[str, str] | None = None, timeout: float = 20) -> str:
+    """What ``nsutil ARGV`` shows on a terminal of its own, line ends as in a file."""
+    with support_warnings():
+        pid, fd = pty.fork()
+    if pid == 0:
+        try:
+            signal.alarm(0)
+            _become_command(argv, (0, 1, 2), env)
+        finally:
+            os._exit(99)
+    data, deadline = bytearray(), time.monotonic() + timeout
+    try:
+        while select.select([fd], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            data += os.read(fd, 65536)
+    except OSError:  # EIO: the other side is closed
+        pass
+    finally:
+        os.close(fd)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    return data.decode(errors="surrogateescape").replace("\r\n", "\n")

@@ -103,18 +103,16 @@ add_constants(PyObject *module)
 static int
 module_exec(PyObject *module)
 {
-    PyMethodDef *tables[] = {call_methods, handle_methods, holder_methods,
+    PyMethodDef *tables[] = {call_methods,  handle_methods,  holder_methods,
                              ioctl_methods, message_methods, name_methods,
-                             plan_methods, probe_methods, process_methods,
+                             plan_methods,  probe_methods,   process_methods,
                              scan_methods};
     struct module_state *state = PyModule_GetState(module);
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
         if (PyModule_AddFunctions(module, tables[i]) < 0)
             return -1;
-    if (plan_add_types(module, state) < 0
-        || guard_add_types(module, state) < 0
-        || block_add_types(module, state) < 0
-        || child_add_type(module) < 0)
+    if (plan_add_types(module, state) < 0 || guard_add_types(module, state) < 0
+        || block_add_types(module, state) < 0 || child_add_type(module) < 0)
         return -1;
     return add_constants(module);
 }

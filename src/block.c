@@ -31,8 +31,8 @@ prepare(BlockObject *self)
 {
     PyObject *plan, *slots, *inside;
     int types, strict, allow_main_mnt;
-    PyObject *answer = PyObject_CallMethod((PyObject *)self,
-                                           "_prepare_block", NULL);
+    PyObject *answer = PyObject_CallMethod((PyObject *)self, "_prepare_block",
+                                           NULL);
     if (answer == NULL)
         return -1;
     if (!PyArg_ParseTuple(answer, "OiOppO", &plan, &types, &slots, &strict,
@@ -41,9 +41,9 @@ prepare(BlockObject *self)
         return -1;
     }
     if (self->prepared.plan == NULL)    /* no other thread was quicker */
-        self->prepared = (struct prepared){
-            Py_NewRef(plan), Py_NewRef(slots), types, strict,
-            allow_main_mnt, Py_NewRef(inside)};
+        self->prepared = (struct prepared){Py_NewRef(plan), Py_NewRef(slots),
+                                           types,           strict,
+                                           allow_main_mnt,  Py_NewRef(inside)};
     Py_DECREF(answer);
     return 0;
 }
@@ -137,8 +137,7 @@ get_ready(PyObject *module, BlockObject *self, GuardObject *guard,
         return -1;
     if (plan_of(module, self->prepared.plan) == NULL)
         return -1;
-    *inside = PyObject_CallFunctionObjArgs(self->prepared.inside, guard,
-                                           NULL);
+    *inside = PyObject_CallFunctionObjArgs(self->prepared.inside, guard, NULL);
     return *inside ? 0 : -1;
 }
 
@@ -159,8 +158,7 @@ block_enter(PyObject *object, PyTypeObject *defining, PyObject *const *args,
     struct block *block = NULL;
     struct run run;
     bool is_new;
-    GuardObject *guard = guard_for(PyModule_GetState(module), object,
-                                   &is_new);
+    GuardObject *guard = guard_for(PyModule_GetState(module), object, &is_new);
     if (guard && get_ready(module, self, guard, &run, &inside) == 0)
         block = enter_block(self, plan_of(module, self->prepared.plan), &run);
     if (block == NULL) {

@@ -147,8 +147,10 @@ static PyObject *
 call_setns(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
            PyObject *keywords)
 {
-    static const struct signature signature = {"setns", {"fd", "nstype"},
-                                               1, 2};
+    static const struct signature signature = {"setns",
+                                               {"fd", "nstype"},
+                                               1,
+                                               2};
     PyObject *arg[2];
     int fd, nstype = 0, error;
     (void)module;

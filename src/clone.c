@@ -59,8 +59,8 @@ static bool
 is_same(int one, int other)
 {
     struct stat a, b;
-    return fstat(one, &a) == 0 && fstat(other, &b) == 0
-           && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+    return fstat(one, &a) == 0 && fstat(other, &b) == 0 && a.st_dev == b.st_dev
+           && a.st_ino == b.st_ino;
 }
 
 
@@ -180,8 +180,7 @@ enter_all(struct cloning *c)
     if (!error && flags & CLONE_NEWPID)
         error = fork_further();
     if (error) {
-        while (write(c->report[1], &error, sizeof error) < 0
-               && errno == EINTR)
+        while (write(c->report[1], &error, sizeof error) < 0 && errno == EINTR)
             ;
         _exit(127);
     }
@@ -211,7 +210,8 @@ await_child(struct cloning *c, pid_t pid)
     if (c->stranded) {          /* nobody is to stay in there */
         kill(pid, SIGKILL);
         error = c->stranded;
-    } else {
+    }
+    else {
         do
             n = read(c->report[0], &error, sizeof error);
         while (n < 0 && errno == EINTR);

@@ -81,7 +81,8 @@ warn_of_threads(PyObject *module, const char *what)
         return 0;
     PyObject *text = PyUnicode_FromFormat(
         "This process (pid=%d) is multi-threaded, use of %s() may lead to "
-        "deadlocks in the child.", (int)getpid(), what);
+        "deadlocks in the child.",
+        (int)getpid(), what);
     int result = text ? warn_caller(module, text) : -1;
     Py_XDECREF(text);
     return result;

@@ -110,15 +110,17 @@ become_init(struct forked *f, pid_t child, bool reports)
     bool watches = reports && f->end[LIFE] >= 0;
     char *const argv[] = {"nsutil-init", "w", digits(child, pid + sizeof pid),
                           digits(watches ? f->parent_signal : 0,
-                                 signal + sizeof signal), NULL};
+                                 signal + sizeof signal),
+                          NULL};
     sc(SYS_close_range, 0, 2, 0, 0, 0, 0);
     if (reports)
         sc(SYS_dup3, f->end[STATUS], 0, 0, 0, 0, 0);
     if (watches)
         sc(SYS_dup3, f->end[LIFE], 1, 0, 0, 0, 0);
     sc(SYS_close_range, 3, ~0u, CLOSE_RANGE_CLOEXEC, 0, 0, 0);
-    check(f, STEP_INIT, sc(SYS_execveat, f->program, (long)"", (long)argv,
-                           (long)no_environment, AT_EMPTY_PATH, 0));
+    check(f, STEP_INIT,
+          sc(SYS_execveat, f->program, (long)"", (long)argv,
+             (long)no_environment, AT_EMPTY_PATH, 0));
     leave(EXIT_FAILED);
 }
 
@@ -164,8 +166,8 @@ take_ends(struct forked *f)
         if (f->parent_end[i] >= 0)
             sc(SYS_close, f->parent_end[i], 0, 0, 0, 0, 0);
         if (f->end[i] >= 0 && f->end[i] <= 2)
-            f->end[i] = (int)sc(SYS_fcntl, f->end[i], F_DUPFD_CLOEXEC, 3, 0,
-                                0, 0);
+            f->end[i] = (int)sc(SYS_fcntl, f->end[i], F_DUPFD_CLOEXEC, 3, 0, 0,
+                                0);
     }
 }
 

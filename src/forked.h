@@ -21,8 +21,13 @@
  * what is done between them (enum own_step). */
 enum { ENTER, SELF_MAPS, SETUP, CREDENTIALS, PLANS, OWN_STEPS = PLANS };
 
-enum own_step {                 /* nsutil/_fork.py has their labels */
-    STEP_UNSHARE, STEP_FORK, STEP_TIME, STEP_JOIN_TIME, STEP_FOLLOW,
+/* The steps between them; nsutil/_fork.py has their labels. */
+enum own_step {
+    STEP_UNSHARE,
+    STEP_FORK,
+    STEP_TIME,
+    STEP_JOIN_TIME,
+    STEP_FOLLOW,
     STEP_INIT
 };
 

@@ -9,7 +9,7 @@
 typedef struct {
     PyObject_HEAD
     PyObject *recipe;           /* the Block this guard belongs to */
-    struct block *block;        /* while inside; owned by the thread's stack */
+    struct block *block;        /* while inside; on the thread's stack */
 } GuardObject;
 
 /* Call a function of nsutil._blocks that makes and raises an error, with

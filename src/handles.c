@@ -129,12 +129,13 @@ static PyObject *
 socket_in(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
     int arg[3];
-    struct visit look = {.type = CLONE_NEWNET, .act = act_socket,
-                         .data = arg};
+    struct visit look = {.type = CLONE_NEWNET, .act = act_socket, .data = arg};
     (void)module;
     if (nargs != 4)
-        return PyErr_Format(PyExc_TypeError, "socket_in() takes exactly 4 "
-                            "arguments (%zd given)", nargs);
+        return PyErr_Format(PyExc_TypeError,
+                            "socket_in() takes exactly 4 "
+                            "arguments (%zd given)",
+                            nargs);
     if (ns_as_fd(args[0], &look.fd) < 0)
         return NULL;
     for (int i = 0; i < 3; i++)
@@ -175,19 +176,22 @@ static PyObject *
 open_in(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
     struct opening opening;
-    struct visit look = {.type = CLONE_NEWNS, .act = act_open,
+    struct visit look = {.type = CLONE_NEWNS,
+                         .act = act_open,
                          .data = &opening};
     (void)module;
     if (nargs != 5)
-        return PyErr_Format(PyExc_TypeError, "open_in() takes exactly 5 "
-                            "arguments (%zd given)", nargs);
+        return PyErr_Format(PyExc_TypeError,
+                            "open_in() takes exactly 5 "
+                            "arguments (%zd given)",
+                            nargs);
     if (ns_as_fd(args[0], &look.fd) < 0
         || PyBytes_AsStringAndSize(args[1], &opening.path, NULL) < 0
         || ns_as_c_int(args[2], &opening.flags) < 0
         || ns_as_c_int(args[3], &opening.mode) < 0
         || ns_as_c_int(args[4], &opening.dirfd) < 0
         || ns_audit("nsutil.open", "(iOi)", look.fd, args[1], opening.flags)
-           < 0)
+               < 0)
         return NULL;
     if (opening.dirfd == -1)
         opening.dirfd = AT_FDCWD;

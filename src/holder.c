@@ -49,7 +49,7 @@ become_init(void *arg)
 {
     struct holder *h = arg;
     char *argv[] = {"nsutil-init", "w", "0", h->life_fd < 0 ? "0" : "9",
-                    "named", NULL};
+                    "named",       NULL};
     sc(SYS_setsid, 0, 0, 0, 0, 0, 0);
     sc(SYS_close, 0, 0, 0, 0, 0, 0);
     if (h->life_fd < 0)

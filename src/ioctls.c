@@ -151,10 +151,9 @@ translate(PyObject *const *args, Py_ssize_t nargs, const char *name,
     int fd, pid;
     if (nargs != 2)
         return PyErr_Format(PyExc_TypeError,
-                            "%s() takes exactly 2 arguments (%zd given)",
-                            name, nargs);
-    if (ns_as_c_int(args[1], &pid) < 0
-        || announced_fd(args[0], name, &fd) < 0)
+                            "%s() takes exactly 2 arguments (%zd given)", name,
+                            nargs);
+    if (ns_as_c_int(args[1], &pid) < 0 || announced_fd(args[0], name, &fd) < 0)
         return NULL;
     int result = request(args[0], fd, number, (void *)(long)pid);
     return result < 0 ? NULL : PyLong_FromLong(result);
@@ -273,12 +272,15 @@ pidfd_get_namespace(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     int fd;
     (void)module;
     if (nargs != 2)
-        return PyErr_Format(PyExc_TypeError, "pidfd_get_namespace() takes "
-                            "exactly 2 arguments (%zd given)", nargs);
+        return PyErr_Format(PyExc_TypeError,
+                            "pidfd_get_namespace() takes "
+                            "exactly 2 arguments (%zd given)",
+                            nargs);
     unsigned long number = pidfd_request_of(args[1]);
     if (number == 0 || ns_as_fd(args[0], &fd) < 0
         || ns_audit("nsutil.ioctl", "(siO)", "pidfd_get_namespace", fd,
-                    args[1]) < 0)
+                    args[1])
+               < 0)
         return NULL;
     int result = request(args[0], fd, number, NULL);
     return result < 0 ? NULL : PyLong_FromLong(result);
@@ -290,19 +292,12 @@ pidfd_get_namespace(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     {#name, (PyCFunction)(void (*)(void))(name), METH_FASTCALL, name##_doc}
 
 PyMethodDef ioctl_methods[] = {
-    ONE(get_userns),
-    ONE(get_parent),
-    ONE(get_nstype),
-    ONE(get_owner_uid),
-    ONE(get_mntns_id),
-    ONE(get_id),
-    FAST(get_pid_from_pidns),
-    FAST(get_tgid_from_pidns),
-    FAST(get_pid_in_pidns),
-    FAST(get_tgid_in_pidns),
-    ONE(mnt_get_info),
-    ONE(mnt_get_next),
-    ONE(mnt_get_prev),
-    FAST(pidfd_get_namespace),
+    ONE(get_userns),          ONE(get_parent),
+    ONE(get_nstype),          ONE(get_owner_uid),
+    ONE(get_mntns_id),        ONE(get_id),
+    FAST(get_pid_from_pidns), FAST(get_tgid_from_pidns),
+    FAST(get_pid_in_pidns),   FAST(get_tgid_in_pidns),
+    ONE(mnt_get_info),        ONE(mnt_get_next),
+    ONE(mnt_get_prev),        FAST(pidfd_get_namespace),
     {NULL, NULL, 0, NULL},
 };

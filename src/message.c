@@ -184,8 +184,8 @@ read_body(const struct receiver *from, uint64_t length)
     if (length > PY_SSIZE_T_MAX)
         return PyErr_NoMemory();
     PyObject *body = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)length);
-    if (body && read_exactly(from, PyBytes_AsString(body), (size_t)length)
-                    != 1)
+    if (body
+        && read_exactly(from, PyBytes_AsString(body), (size_t)length) != 1)
         Py_CLEAR(body);
     return body;
 }

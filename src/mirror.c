@@ -23,7 +23,7 @@ die_of(int number)
     sigemptyset(&only);
     sigaddset(&only, number);
     sigprocmask(SIG_UNBLOCK, &only, NULL);
-    _exit(128 + number);        /* PID 1 of some namespace cannot be killed */
+    _exit(128 + number);        /* PID 1 of a namespace can't be killed */
 }
 
 
@@ -56,6 +56,6 @@ mirror(pid_t child)
         if (number == SIGCHLD)
             end_as(child);
         else if (number > 0 && info.si_code <= 0)
-            kill(child, number);        /* a terminal has asked both */
+            kill(child, number); /* a terminal has asked both */
     }
 }

@@ -91,8 +91,7 @@ run_apart(PyObject *module, PyObject *args)
     if (err)
         return ns_oserror(err, NULL);
     if (job.run.error)
-        return Py_BuildValue("iii", job.run.plan, job.run.step,
-                             job.run.error);
+        return Py_BuildValue("iii", job.run.plan, job.run.step, job.run.error);
     return PyLong_FromLong(job.run.slot[want]);
 }
 
@@ -111,8 +110,14 @@ struct creation {
 };
 
 enum {
-    PART_LOCK, PART_FILE, PART_THREAD, PART_PLAN, PART_BIND, PART_OPEN,
-    PART_BACK, NOT_READY
+    PART_LOCK,
+    PART_FILE,
+    PART_THREAD,
+    PART_PLAN,
+    PART_BIND,
+    PART_OPEN,
+    PART_BACK,
+    NOT_READY
 };
 
 

@@ -14,8 +14,8 @@
 
 /* Types whose setns to where one is has no effect. */
 enum {
-    RETURN_TRIED = CLONE_NEWCGROUP | CLONE_NEWIPC | CLONE_NEWNET
-                   | CLONE_NEWUTS | CLONE_NEWPID
+    RETURN_TRIED = (CLONE_NEWCGROUP | CLONE_NEWIPC | CLONE_NEWNET
+                    | CLONE_NEWUTS | CLONE_NEWPID)
 };
 
 const struct kind kinds[KINDS] = {
@@ -267,8 +267,7 @@ is_root(int fd)
 static int
 restore_places(const struct block *block)
 {
-    if (!is_root(block->root)
-        && (fchdir(block->root) < 0 || chroot(".") < 0))
+    if (!is_root(block->root) && (fchdir(block->root) < 0 || chroot(".") < 0))
         return errno;
     return fchdir(block->cwd) < 0 ? errno : 0;
 }

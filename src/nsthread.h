@@ -36,7 +36,7 @@ struct block {
     pid_t thread;               /* who may leave it ... */
     unsigned generation;        /* ... and in which process */
     atomic_bool orphan;         /* its guard died on another thread */
-    void *guard;                /* its Guard, NULL when that died elsewhere */
+    void *guard;                /* its Guard, NULL if that died elsewhere */
     bool keeps_guard;           /* nobody else holds a reference to it */
 };
 

@@ -9,8 +9,8 @@ typedef struct {
     PyObject_HEAD
     struct plan plan;
     struct step *steps;
-    PyObject *source;           /* keeps the bytes alive that steps point to */
-    void **blocks;              /* vectors and integer arrays made for steps */
+    PyObject *source;           /* keeps the bytes alive that steps use */
+    void **blocks;              /* vectors and integer arrays for steps */
     Py_ssize_t block_count;
 } PlanObject;
 
@@ -20,8 +20,9 @@ typedef struct {
 static void *
 plan_block(PlanObject *self, size_t size)
 {
-    void **more = PyMem_Realloc(self->blocks, sizeof(void *)
-                                * (size_t)(self->block_count + 1));
+    void **more = PyMem_Realloc(self->blocks,
+                                sizeof(void *)
+                                    * (size_t)(self->block_count + 1));
     void *block = more ? PyMem_Calloc(1, size) : NULL;
     if (more)
         self->blocks = more;

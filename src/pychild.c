@@ -68,17 +68,19 @@ static int
 take_fork_arguments(PyObject *module, PyObject *args, PyObject *keywords,
                     PyObject **serve, struct forked *work)
 {
-    static char *names[] = {"serve", "plans", "slots", "clone_flags", "second",
-                            "init", "joins", "new_time", "join_time",
-                            "mapped", "parent_signal", NULL};
+    static char *names[] = {"serve",       "plans",         "slots",
+                            "clone_flags", "second",        "init",
+                            "joins",       "new_time",      "join_time",
+                            "mapped",      "parent_signal", NULL};
     PyObject *plans, *slots = NULL;
     memset(work, 0, sizeof *work);
     work->program = work->join_time = -1;
-    if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "OO|O$ippppipi:fork", names, serve, &plans, &slots,
-            &work->clone_flags, &work->second, &work->init, &work->joins,
-            &work->new_time, &work->join_time, &work->mapped,
-            &work->parent_signal))
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OO|O$ippppipi:fork",
+                                     names, serve, &plans, &slots,
+                                     &work->clone_flags, &work->second,
+                                     &work->init, &work->joins,
+                                     &work->new_time, &work->join_time,
+                                     &work->mapped, &work->parent_signal))
         return -1;
     if (take_plans(module, plans, work) < 0)
         return -1;
@@ -436,7 +438,8 @@ static PyGetSetDef child_attributes[] = {
     {"pid", child_get_pid, NULL, "Its pid; 0 when there is none.", NULL},
     {"channel", child_get_channel, NULL,
      "The pipe of its messages: their reader in the parent, their writer in\n"
-     "the child.", NULL},
+     "the child.",
+     NULL},
     {"pidfd", child_get_pidfd, NULL, "Its pidfd; -1 when there is none.",
      NULL},
     {NULL, NULL, NULL, NULL, NULL},

@@ -188,8 +188,7 @@ step_verify_ns(struct run *run, const long *arg)
 {
     (void)run;
     struct statx found;
-    long result = sc(SYS_statx, arg[0], arg[1], 0, STATX_INO, (long)&found,
-                     0);
+    long result = sc(SYS_statx, arg[0], arg[1], 0, STATX_INO, (long)&found, 0);
     if (result < 0)
         return result;
     return found.stx_ino == (uint64_t)arg[2] ? 0 : -ESTALE;
@@ -276,6 +275,7 @@ step_write_all(struct run *run, const long *arg)
 #define CALL(name, nargs) {#name, SYS_##name, NULL, nargs}
 #define COMPOSITE(name, nargs) {#name, -1, step_##name, nargs}
 
+/* clang-format off */
 static const struct op ops[] = {
     CALL(capset, 2),
     CALL(chdir, 1),
@@ -328,6 +328,7 @@ static const struct op ops[] = {
     MOUNT_OPS
     OPS_OF_SPAWN
 };
+/* clang-format on */
 
 
 const struct op *

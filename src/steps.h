@@ -33,7 +33,7 @@ struct op {
 struct step {
     const struct op *op;
     long arg[STEP_ARGS];
-    unsigned from_slot;         /* bit i: arg[i] names a slot, use its value */
+    unsigned from_slot;         /* bit i: arg[i] is a slot, use its value */
     int out;                    /* slot that receives the result, or -1 */
     int tolerate;               /* an errno that counts as success, or
                                    TOLERATE_ANY; 0: none.  The slot of a

@@ -7,7 +7,8 @@
 
 struct visit {
     int fd, type;               /* the namespace, and its CLONE_NEW* bit */
-    int (*act)(const struct visit *visit);      /* a new fd, or -1 and errno */
+    /* A new fd, or -1 and errno. */
+    int (*act)(const struct visit *visit);
     const void *data;           /* for act */
     const char *step;           /* out: what failed, NULL: act */
     int stranded;               /* out: errno of a way back that failed */

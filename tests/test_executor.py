@@ -96,7 +96,7 @@ def test_exceptions() -> None:
         assert "in divide" in str(info.value.__cause__)
         with pytest.raises(SystemExit):
             pool.submit(sys.exit, 3).result()
-        with pytest.raises((pickle.PicklingError, AttributeError), match="pickle|local object"):
+        with pytest.raises((pickle.PicklingError, AttributeError), match=r"pickle|local object"):
             pool.submit(lambda: 1).result()
         with pytest.raises(ZeroDivisionError) as info:
             pool.submit(print, Odd()).result()

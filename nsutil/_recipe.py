@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from . import _ns
 from ._blocks import Inside
-from ._types import NET, NSType, each, name_of, parse_types
+from ._types import MNT, NET, NSType, each, name_of, parse_types
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -124,7 +124,8 @@ class Namespace(_ns.Block):
         from ._checks import check_options
 
         put = object.__setattr__
-        put(self, "_new", parse_types(new))
+        # As ip-netns(8): files laid over /etc take a mount namespace of its own.
+        put(self, "_new", parse_types(new) | (MNT if etc_netns is True else 0))
         put(self, "_joins", _joins_of(enter))
         options = {name: given[name] for name, default in DEFAULTS.items() if given[name] is not default}
         put(self, "_options", check_options(options, self._new, self._joins))

@@ -371,6 +371,34 @@ def test_hint_newuidmap_helper(tmp_path: Path) -> None:
     assert in_child(body, 0o4755, line, 0, False) is None
 
 
+@needs_root
+@pytest.mark.parametrize(
+    ("file", "value", "cause"),
+    [
+        ("unprivileged_userns_clone", "0", "userns-disabled"),
+        ("apparmor_restrict_unprivileged_userns", "1", "apparmor"),
+    ],
+)
+def test_hint_settings_of_other_kernels(file: str, value: str, cause: str) -> None:
+    """Debian's and Ubuntu's settings, which this kernel may not have: files in their place say what they would."""
+
+    def body(text: str) -> list[str | None]:
+        private_mounts()
+        must("mount", b"none", b"/proc/sys/kernel", b"tmpfs", 0, b"mode=755")
+        Path("/proc/sys/kernel", file).write_text(text)
+        drop_to_user()
+        steps = ["unshare(USER|NET)", "write '0 65534 1' to uid_map", "mount tmpfs on /x"]
+        return [doctor.hint(errno.EPERM, step, ("user", "net", "child")) for step in steps]
+
+    told = in_child(body, value + "\n")
+    assert told[0] is not None
+    assert told[0].startswith(f"{cause}: /proc/sys/kernel/{file} is {value}")
+    if cause == "apparmor":
+        assert all(text is not None and text.startswith("apparmor: ") for text in told)
+    off = in_child(body, "1\n" if value == "0" else "0\n")
+    assert not any(text is not None and text.startswith(cause) for text in off)
+
+
 def test_hint_unknown_step_is_none() -> None:
     assert doctor.hint(errno.EIO, "read the tea leaves") is None
     assert doctor.hint(0, "") is None

@@ -7,10 +7,11 @@ import os
 import select
 import subprocess
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from names_support import NETNS, apart, ip, mounts_below, wait_for
+from names_support import NETNS, apart, ip, mounts_below, nsenter, wait_for
 from support import (
     MS_BIND,
     as_user,
@@ -342,6 +343,24 @@ def test_nobody_moves(threads: int) -> None:
     apart(body)
 
 
+def test_many_threads_at_once() -> None:
+    """Each gets its own namespace and stays where it is; no descriptor can be inherited."""
+
+    def body() -> None:
+        before = ns_inodes()
+        with ThreadPoolExecutor(16) as pool:
+            files = list(pool.map(lambda i: named.create(f"n{i}", UTS, hostname=f"h{i}"), range(64)))
+            assert all(seen == before for seen in pool.map(lambda _: ns_inodes(), range(64)))
+        assert len({file.inode for file in files}) == 64
+        assert not any(os.get_inheritable(file.fileno()) for file in files)
+        assert nsenter("--uts=/run/nsutil/uts/n7", "hostname") == "h7"
+        for file in files:
+            file.close()
+        named.remove(named.list(UTS), UTS)
+
+    apart(body)
+
+
 @pytest.mark.parametrize("nstype", [NET, UTS, IPC, CGROUP])
 def test_where_there_is_no_way_back(nstype: NSType) -> None:
     """Root in a user namespace may leave the host's namespaces and not return to them."""
@@ -408,6 +427,31 @@ def test_etc_netns_mounts() -> None:
             ]
             assert named.etc_netns_mounts("blue") == named.etc_netns_mounts(blue) == expected
             assert named.etc_netns_mounts(green) == []
+
+    in_child(lambda: (private_run(), body()))
+
+
+def test_programs_see_the_files_of_their_namespace() -> None:
+    """As with ip netns exec, and nobody else sees them; /sys shows the devices of the namespace when asked to."""
+
+    def body() -> None:
+        must("mount", b"none", b"/etc", b"tmpfs", 0, None)
+        os.makedirs("/etc/netns/blue")
+        Path("/etc/resolv.conf").write_text("outside")
+        Path("/etc/netns/blue/resolv.conf").write_text("inside")
+        named.create("blue").close()
+        shown = nsutil.run(
+            ["sh", "-c", "cat /etc/resolv.conf; ls /sys/class/net"],
+            enter=named.open("blue"),
+            etc_netns=True,
+            mounts=[nsutil.Sysfs("/sys")],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert shown.stdout.split() == ["insidelo"]
+        assert Path("/etc/resolv.conf").read_text() == "outside"
+        named.remove("blue")
 
     in_child(lambda: (private_run(), body()))
 

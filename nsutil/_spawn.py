@@ -9,13 +9,14 @@ from errno import ENOEXEC
 from . import _ns
 from ._compile import compile_child
 from ._errors import step_error
-from ._types import MNT, NSType
+from ._types import MNT, TIME, NSType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from ._handle import NamespaceFile
     from ._plan import Steps
     from ._recipe import Namespace
 
@@ -77,14 +78,19 @@ class Launch:
         what subprocess's own options ask.  No candidates: nsutil's init holds
         the namespaces.  Raises the OSError of the step that failed.
         """
-        join_time = self._plan.join_time
+        time = self._time_to_join()
         kept = tuple(sorted({int(fd) for fd in pass_fds})) if pass_fds else ()
-        command = words, envp, candidates, join_time.fileno() if join_time else -1
+        command = words, envp, candidates, time.fileno() if time else -1
         result = self._run(identity, self._bits | bits, self.end_signal, *command, *streams, kept)
         if len(result) == 3:
             raise self._failure(program, identity, *result)
         pid, pidfd, program_pid, status = result
         return pid, pidfd, program_pid, status
+
+    def _time_to_join(self) -> NamespaceFile | None:
+        """The TIME namespace that the last stage joins; by then a pidfd may need rights that are gone."""
+        join = self._plan.join_time
+        return next(file for file in join.files() if file.type == TIME) if join else None
 
     def hold(self) -> int:
         """Start nsutil's init alone, which holds the namespaces until it is killed or this process ends: its pidfd.

@@ -32,12 +32,6 @@ SHAPES: dict[str, dict[str, Any]] = {
 each_shape = pytest.mark.parametrize("shape", SHAPES)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def init_is_made() -> None:
-    """The descriptor of nsutil's init stays open for the next use, and is no leak."""
-    run(["true"], **SHAPES["init"])
-
-
 # An interpreter for each of hundreds of programs would take minutes.
 EXIT_SOURCE = r"""
 #include <signal.h>
@@ -231,9 +225,8 @@ def test_terminal_signals_come_once() -> None:
         fcntl.ioctl(follower, termios.TIOCSCTTY, 0)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         trap = f"import signal; signal.signal(signal.SIGINT, signal.SIG_DFL)\n{script}"
-        return run(
-            [sys.executable, "-I", "-S", "-c", trap], **SHAPES["init"], stdin=follower, stdout=follower
-        ).returncode
+        command = [sys.executable, "-I", "-S", "-c", trap]
+        return run(command, **SHAPES["init"], stdin=follower, stdout=follower).returncode
 
     pid = support.fork()
     if pid == 0:
@@ -383,10 +376,7 @@ def test_init_is_small_and_holds_nothing(shape: str) -> None:
         held = {name: os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")}
         kinds = sorted(target.split(":")[0].removeprefix("anon_inode") for target in held.values())
         assert kinds == ["", "", "socket"]
-        assert {target for target in held.values() if "anon" in target} == {
-            "anon_inode:[pidfd]",
-            "anon_inode:[signalfd]",
-        }
+        assert sorted(held.values())[:2] == ["anon_inode:[pidfd]", "anon_inode:[signalfd]"]
         assert os.readlink(f"/proc/{pid}/cwd") == "/"
         assert Path(f"/proc/{pid}/comm").read_text() == "nsutil-init\n"
         assert Path(f"/proc/{pid}/environ").read_bytes() == b""
@@ -456,32 +446,6 @@ assert before == len(os.listdir("/proc/self/fd"))
     assert done.stderr == ""
     assert "memfd" not in done.stdout
     assert "(deleted)" in done.stdout
-
-
-def test_init_is_made_again_when_its_descriptor_is_lost() -> None:
-    def lose() -> list[int]:
-        codes = [run([SH, "-c", "exit 4"], new=PID | USER).returncode]
-        os.closerange(3, 1024)
-        spare = [os.open("/dev/null", os.O_RDONLY) for _ in range(8)]
-        codes.append(run([SH, "-c", "exit 5"], new=PID | USER).returncode)
-        for fd in spare:
-            os.close(fd)
-        return codes
-
-    def separate() -> list[int]:
-        # in_child's own descriptors would be lost too.
-        read, write = os.pipe()
-        pid = support.fork()
-        if pid == 0:
-            os.dup2(write, 2)
-            os.write(2, bytes(lose()))
-            os._exit(0)
-        os.close(write)
-        os.waitpid(pid, 0)
-        with open(read, "rb") as file:
-            return list(file.read())
-
-    assert separate() == [4, 5]
 
 
 def test_init_alone() -> None:

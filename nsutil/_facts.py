@@ -30,6 +30,9 @@ _DEEP = TASKS | FDS | SOCKETS | MOUNTS
 _KINDS = ("thread", "fd", "socket", "mount", "children", "tun")
 _COLUMNS = 1 + len(TYPES)  # of the table of processes: the pid and its eight inodes
 _INITIAL_PID_NS = 0xEFFFFFFC
+_NOBODY = (0, 0)
+_NO_RELATION = (0, 0, 0, -1)
+_NO_DETAIL = (None, None, None)
 
 if TYPE_CHECKING:
 
@@ -70,12 +73,7 @@ class Facts:
     counts: dict[int, tuple[int, int]]  # {key: (nprocs, lowest pid or 0)}, by type and inode
     table: bytes  # a row of uint64 per process: pid, and by type the inode or 0
     rows: list[tuple[int, int, int, int, int, str | None, int]]  # holders but for processes, see _holder
-    relations: dict[
-        int, tuple[int, int, int, int]
-    ]  # {key: (id, owner's inode, parent's inode, creator's uid)}, 0 or -1
-    details: dict[int, tuple[int, int, str]]  # {pid: (ppid, uid, command)}, of lowest processes
     unseen: list[str]
-    complete: bool  # relations and details were read
 
     def __init__(self, types: int, flags: int) -> None:
         try:
@@ -83,13 +81,14 @@ class Facts:
         except OSError as error:
             raise step_error(error.errno or 0, "list the namespaces", "/proc") from None
         self.device, self.own_mntns, _, self.counts, self.table = result[:5]
-        self.relations, self.details, self.rows, unseen = result[5:]
-        self.unseen = [_reason(*refusal) for refusal in unseen] + _out_of_sight()
-        self.complete = bool(flags & _DEEP)
+        self.rows = result[7]
+        self.unseen = [_reason(*refusal) for refusal in result[8]] + _out_of_sight()
+        if flags & _DEEP:
+            self.__dict__.update(relations=result[5], details=result[6])
 
     def __getstate__(self) -> dict[str, Any]:
         """All that can be known: whoever unpickles it may be elsewhere."""
-        names = [*Facts.__annotations__, "parents", "netnsids", "_users"]
+        names = [*Facts.__annotations__, "relations", "details", "parents", "netnsids", "_users"]
         for key in self.counts:
             self.user(self.uid(key))
         return {name: getattr(self, name) for name in names}
@@ -162,21 +161,30 @@ class Facts:
 
     # What is read when first asked for
 
-    def read(self) -> None:
-        """Owners, parents and lowest processes, all at once: so they belong to one moment, and cost one pass."""
-        if not self.complete:
-            wanted = [(pid, key >> KEY_SHIFT, key & INODE) for key, (_, pid) in self.counts.items() if pid]
-            self.relations, self.details = _details(wanted)
-            self.complete = True
+    @cached_property
+    def relations(self) -> dict[int, tuple[int, int, int, int]]:
+        """{key: (id, owner's inode, parent's inode, creator's uid)}, each 0 (-1) where there is none to see."""
+        self.__dict__.update(self._read())
+        return self.relations
+
+    @cached_property
+    def details(self) -> dict[int, tuple[int, int, str]]:
+        """{pid: (ppid, uid, command)} of the lowest processes."""
+        self.__dict__.update(self._read())
+        return self.details
+
+    def _read(self) -> dict[str, Any]:
+        """Relations and details together: so they belong to one moment, and cost one pass."""
+        relations, details = _ask([item for key, (_, pid) in self.counts.items() if pid for item in (key, pid)])
+        return {"relations": relations, "details": details}
 
     @cached_property
     def parents(self) -> dict[int, int]:
         """{pid: parent's} of the lowest processes and of all their ancestors."""
-        self.read()
         parents = {pid: detail[0] for pid, detail in self.details.items()}
         missing = set(parents.values()) - parents.keys() - {0}
         while missing:
-            _, found = _details([(pid, 0, 0) for pid in missing])
+            _, found = _ask([item for pid in missing for item in (0, pid)])
             parents.update({pid: found[pid][0] if pid in found else 0 for pid in missing})
             missing = {parents[pid] for pid in missing} - parents.keys() - {0}
         return parents
@@ -207,17 +215,14 @@ class Facts:
 
     def counts_of(self, key: int) -> tuple[int, int]:
         """(nprocs, lowest pid or 0)."""
-        return self.counts.get(key, (0, 0))
+        return self.counts.get(key, _NOBODY)
 
     def relation(self, key: int) -> tuple[int, int, int, int]:
-        """(id, owner's inode, parent's inode, creator's uid), each 0 (-1) where there is none to see."""
-        self.read()
-        return self.relations.get(key, (0, 0, 0, -1))
+        return self.relations.get(key, _NO_RELATION)
 
     def detail(self, key: int) -> tuple[int | None, int | None, str | None]:
         """(ppid, uid, command) of the lowest process."""
-        self.read()
-        return self.details.get(self.counts_of(key)[1], (None, None, None))
+        return self.details.get(self.counts.get(key, _NOBODY)[1], _NO_DETAIL)
 
     def uid(self, key: int) -> int | None:
         """The user of the lowest process, else who made the owning user namespace."""
@@ -234,15 +239,11 @@ def _old_kernel() -> int:
     return _OLD_KERNEL if "NSUTIL_NO_NEW_CALLS" in os.environ else 0
 
 
-def _details(
-    wanted: list[tuple[int, int, int]],
-) -> tuple[dict[int, tuple[int, int, int, int]], dict[int, tuple[int, int, str]]]:
-    """Relations and details of (pid, type's index, inode); inode 0 asks for the process alone."""
+def _ask(wanted: list[int]) -> tuple[dict[int, tuple[int, int, int, int]], dict[int, tuple[int, int, str]]]:
+    """Relations and details for pairs of key and pid; key 0 asks for the process alone."""
     from array import array
 
-    wanted.sort()
-    rows = array("q", [item for pid, index, inode in wanted for item in (index, inode, pid)])
-    result = _ns.scan_details(rows, _old_kernel())
+    result = _ns.scan_details(array("q", wanted), _old_kernel())
     return result[5], result[6]
 
 

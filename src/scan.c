@@ -311,15 +311,24 @@ scan_all(struct scan *scan, unsigned types, int flags)
 }
 
 
+/* For qsort: the rows of one process together. */
+static int
+by_pid(const void *a, const void *b)
+{
+    const struct ns_row *x = a, *y = b;
+    return x->pid < y->pid ? -1 : x->pid > y->pid;
+}
+
+
 /* Read what is behind namespaces that an earlier pass found: their owners,
  * parents and lowest processes.  The rows give type, inode (0: describe the
- * process alone) and pid, those of one pid together; a process that is no
+ * process alone) and pid, and are put in order of pid; a process that is no
  * longer in that namespace is a stranger and is skipped.  0, or an errno. */
 int
-scan_these(struct scan *scan, const struct ns_row *rows, size_t count,
-           int flags)
+scan_these(struct scan *scan, struct ns_row *rows, size_t count, int flags)
 {
     int error = begin(scan, flags | SCAN_DEEP);
+    qsort(rows, count, sizeof *rows, by_pid);
     for (size_t i = 0; i < count && !error;) {
         struct process process = {.pid = rows[i].pid,
                                   .dir = -1,

@@ -33,7 +33,7 @@ enum {
     SCAN_SOCKETS = 4,
     SCAN_MOUNTS = 8,            /* namespace files that are mounted */
     SCAN_DEEP = 15,             /* any of them: owners and parents as well */
-    SCAN_OLD_KERNEL = 16 /* leave out the calls newer than Linux 6.8 */
+    SCAN_OLD_KERNEL = 16 /* leave out what came with Linux 6.8 or later */
 };
 
 enum holder_kind {
@@ -159,7 +159,7 @@ extern const char *const scan_names[NS_TYPES];
 /* scan.c: the entry points.  Each returns 0 or an errno; scan_free() is due
  * after all of them, also after a failure. */
 int scan_all(struct scan *scan, unsigned types, int flags);
-int scan_these(struct scan *scan, const struct ns_row *rows, size_t count,
+int scan_these(struct scan *scan, struct ns_row *rows, size_t count,
                int flags);
 void scan_free(struct scan *scan);
 

@@ -263,7 +263,7 @@ list_row(struct scan *scan, struct ns_row row)
         view.tid = row.holder_tid;
     }
     int error = EOPNOTSUPP;
-    if (row.mntns && !(scan->flags & SCAN_OLD_KERNEL))
+    if (row.mntns)
         error = list_by_id(scan, &view, row.mntns);
     if (error && view.pid) {
         view_path(path, sizeof path, &view, "mountinfo");

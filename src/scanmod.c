@@ -167,8 +167,8 @@ PyDoc_STRVAR(scan_doc,
 "scan($module, types, flags, /)\n--\n\n"
 "One pass over /proc.\n\n"
 "types: 1 << index, in the order of names.  flags: 1 threads and\n"
-"for_children entries, 2 descriptors, 4 sockets, 8 mounts, 16 without calls\n"
-"newer than Linux 6.8.  Returns (device, inode of the caller's mount\n"
+"for_children entries, 2 descriptors, 4 sockets, 8 mounts, 16 without what\n"
+"came with Linux 6.8 or later.  Returns (device, inode of the caller's mount\n"
 "namespace, whether /proc numbers processes as the caller does, counts,\n"
 "processes, relations, details, holders, unseen).  Raises OSError when there\n"
 "is no /proc.");
@@ -189,22 +189,22 @@ ns_scan(PyObject *module, PyObject *args)
 }
 
 
-/* The rows that a buffer of int64 triples (type, inode, pid) stands for, to
- * be freed.  NULL with an exception set. */
+/* The rows that a buffer of int64 pairs (key, pid) stands for, to be freed.
+ * NULL with an exception set. */
 static struct ns_row *
 rows_of(const Py_buffer *buffer, size_t *count)
 {
     const int64_t *item = buffer->buf;
-    *count = (size_t)buffer->len / (3 * sizeof *item);
+    *count = (size_t)buffer->len / (2 * sizeof *item);
     struct ns_row *rows = PyMem_Calloc(*count + 1, sizeof *rows);
     if (rows == NULL) {
         PyErr_NoMemory();
         return NULL;
     }
-    for (size_t i = 0; i < *count; i++, item += 3) {
-        rows[i].type = (int)(item[0] & (NS_TYPES - 1));
-        rows[i].inode = (uint64_t)item[1];
-        rows[i].pid = (int)item[2];
+    for (size_t i = 0; i < *count; i++, item += 2) {
+        rows[i].type = (int)(item[0] >> KEY_SHIFT) & (NS_TYPES - 1);
+        rows[i].inode = (uint64_t)item[0] & ((1ull << KEY_SHIFT) - 1);
+        rows[i].pid = (int)item[1];
     }
     return rows;
 }
@@ -213,8 +213,8 @@ rows_of(const Py_buffer *buffer, size_t *count)
 PyDoc_STRVAR(details_doc,
 "scan_details($module, rows, flags, /)\n--\n\n"
 "Owners, parents and lowest processes of namespaces that scan() found.\n\n"
-"rows: int64 triples (type's index, inode, pid), those of one pid together;\n"
-"inode 0 asks for the process alone.  Returns what scan() returns.");
+"rows: int64 pairs (key, pid); key 0 asks for the process alone.  Returns\n"
+"what scan() returns.");
 
 static PyObject *
 ns_scan_details(PyObject *module, PyObject *args)

@@ -96,10 +96,12 @@ scan_relate(struct scan *scan, long row, int fd)
     struct ns_row *ns = &scan->rows[row];
     int type = ns->type;
     ns->related = 1;
-    if (type == NS_MNT && ioctl(fd, NSU_GET_MNTNS_ID, &id) == 0)
-        ns->mntns = ns->id = id;
-    if (!(scan->flags & SCAN_OLD_KERNEL) && ioctl(fd, NSU_GET_ID, &id) == 0)
-        ns->id = id;
+    if (!(scan->flags & SCAN_OLD_KERNEL)) {
+        if (type == NS_MNT && ioctl(fd, NSU_GET_MNTNS_ID, &id) == 0)
+            ns->mntns = ns->id = id;
+        if (ioctl(fd, NSU_GET_ID, &id) == 0)
+            ns->id = id;
+    }
     if (type == NS_USER && ioctl(fd, NSU_GET_OWNER_UID, &uid) == 0)
         ns->owner_uid = uid;
     /* From here on the rows may move. */

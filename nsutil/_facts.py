@@ -6,6 +6,7 @@ A key is a namespace: type's index << KEY_SHIFT | inode. Types, kinds and flags 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 from collections import namedtuple
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any, NamedTuple
 
 TYPES = tuple(NAMES.values())
-_NAMES = tuple(NAMES)
+TYPE_NAMES = tuple(NAMES)
 INDEX = {nstype: index for index, nstype in enumerate(TYPES)}
 USER, NET = INDEX[NSType.USER], INDEX[NSType.NET]
 KEY_SHIFT = 48
@@ -80,9 +81,9 @@ class Facts:
             result = _ns.scan(types, flags | _old_kernel())
         except OSError as error:
             raise step_error(error.errno or 0, "list the namespaces", "/proc") from None
-        self.device, self.own_mntns, _, self.counts, self.table = result[:5]
+        self.device, self.own_mntns, ours, self.counts, self.table = result[:5]
         self.rows = result[7]
-        self.unseen = [_reason(*refusal) for refusal in result[8]] + _out_of_sight()
+        self.unseen = [_reason(*refusal) for refusal in result[8]] + _out_of_sight(bool(ours))
         if flags & _DEEP:
             self.__dict__.update(relations=result[5], details=result[6])
 
@@ -128,12 +129,12 @@ class Facts:
         """Holders but for processes, each with the mount namespace of a mount."""
         held: dict[int, list[tuple[Holder, int]]] = {}
         for key, kind, pid, tid, fd, path, mntns in self.rows:
-            holder = _holder(_NAMES[key >> KEY_SHIFT], kind, pid, tid, fd, path)
+            holder = _holder(TYPE_NAMES[key >> KEY_SHIFT], kind, pid, tid, fd, path)
             held.setdefault(key, []).append((holder, mntns))
         return held
 
     def holders(self, key: int) -> list[Holder]:
-        name = _NAMES[key >> KEY_SHIFT]
+        name = TYPE_NAMES[key >> KEY_SHIFT]
         processes = [Holder("process", pid, None, None, f"/proc/{pid}/ns/{name}") for pid in self.members.get(key, ())]
         return processes + [holder for holder, _ in self._held.get(key, ())]
 
@@ -145,7 +146,7 @@ class Facts:
         """What opens it."""
         pid = self.counts_of(key)[1]
         if pid:
-            return f"/proc/{pid}/ns/{_NAMES[key >> KEY_SHIFT]}"
+            return f"/proc/{pid}/ns/{TYPE_NAMES[key >> KEY_SHIFT]}"
         return next((path for held in self._held.get(key, ()) if (path := self._openable(*held))), None)
 
     def _openable(self, holder: Holder, mntns: int) -> str | None:
@@ -265,6 +266,8 @@ def _holder(name: str, kind: int, pid: int, tid: int, fd: int, path: str | None)
 
 def _reason(kind: int, pid: int, tid: int, fd: int, error: int, inode: int) -> str:
     """A refusal as "path: reason"."""
+    if error == errno.EXDEV:
+        return "/proc: sockets and devices cannot be asked: it belongs to another PID namespace"
     where = _where(pid, tid)
     what = (
         f"{where}/ns",
@@ -273,17 +276,16 @@ def _reason(kind: int, pid: int, tid: int, fd: int, error: int, inode: int) -> s
         f"{where}/fd/{fd} (socket)",
         f"{where}/fd/{fd} (TUN device)",
         f"mounts in mnt:[{inode}]",
-        "sockets and devices, as /proc belongs to another PID namespace",
     )[kind]
     return f"{what}: {os.strerror(error)}"
 
 
-def _out_of_sight() -> list[str]:
-    """Processes that /proc does not show are not refused one by one: say so."""
+def _out_of_sight(ours: bool) -> list[str]:
+    """Processes that /proc does not show are not refused one by one: say so. ours: it is that of our PID namespace."""
     missing = []
     with contextlib.suppress(OSError):
         own = os.stat("/proc/self/ns/pid").st_ino
-        if own != _INITIAL_PID_NS:
+        if ours and own != _INITIAL_PID_NS:
             missing.append(f"/proc: processes outside pid:[{own}] are not shown: other PID namespace")
     if os.geteuid() != 0 and _hides_processes():
         missing.append("/proc: processes of other users are not shown: mounted with hidepid")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._facts import FDS, INDEX, INODE, KEY_SHIFT, MOUNTS, SOCKETS, TASKS, TYPES, USER, Facts, Holder
+from ._facts import FDS, INDEX, INODE, KEY_SHIFT, MOUNTS, SOCKETS, TASKS, TYPE_NAMES, TYPES, USER, Facts, Holder
 from ._types import ALL, NSType, parse_types
 
 TYPE_CHECKING = False
@@ -72,7 +72,7 @@ class NamespaceInfo:
         return f"<NamespaceInfo {self}: nprocs={self.nprocs}{where}>"
 
     def __str__(self) -> str:
-        return f"{self.type}:[{self.inode}]"
+        return f"{self._type_name}:[{self.inode}]"
 
     @property
     def type(self) -> NSType:
@@ -154,6 +154,10 @@ class NamespaceInfo:
         """Who holds it, by kind and process."""
         return self._facts.holders(self._key)
 
+    @property
+    def _type_name(self) -> str:
+        return TYPE_NAMES[self._key >> KEY_SHIFT]
+
     def _other(self, index: int, inode: int) -> NamespaceInfo | None:
         return NamespaceInfo(self._facts, index << KEY_SHIFT | inode) if inode else None
 
@@ -161,7 +165,7 @@ class NamespaceInfo:
         """The fields as JSON has them."""
         plain = {name: getattr(self, name) for name in FIELDS}
         plain.update(
-            type=str(self.type),
+            type=self._type_name,
             owner=self._facts.relation(self._key)[1] or None,
             parent=self._facts.relation(self._key)[2] or None,
             holders=[holder._asdict() for holder in self.holders],

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from os import PathLike
     from typing import Any, Literal, ParamSpec, TypeVar
 
+    from ._compile import ChildPlan
     from ._file import NamespaceSet
     from ._idmap import IdMap
     from ._mounts import Mount
@@ -74,12 +75,13 @@ class Namespace(_ns.Block):
     new, and those that contradict each other, are a ValueError here.
     """
 
-    __slots__ = ("_children", "_joins", "_new", "_options", "_steps", "_types")
+    __slots__ = ("_children", "_joins", "_new", "_options", "_plans", "_steps", "_types")
 
     _children: dict[tuple[int, int], Any]
     _joins: tuple[Join, ...]
     _new: NSType
     _options: dict[str, Any]
+    _plans: dict[tuple[int, int], ChildPlan]
     _steps: Steps | None
     _types: int
 
@@ -132,6 +134,7 @@ class Namespace(_ns.Block):
         put(self, "_types", int(self._new | self.joined))
         put(self, "_steps", None)
         put(self, "_children", {})
+        put(self, "_plans", {})
 
     # ------------------------------------------------------------ the value
 

@@ -177,6 +177,9 @@ class Facts:
     def _read(self) -> dict[str, Any]:
         """Relations and details together: so they belong to one moment, and cost one pass."""
         relations, details = _ask([item for key, (_, pid) in self.counts.items() if pid for item in (key, pid)])
+        lost = [key for key, (nprocs, _) in self.counts.items() if nprocs > 1 and key not in relations]
+        if lost:  # the lowest process ended meanwhile: some other knows
+            relations |= _ask([item for key in lost for pid in self.members[key][1:9] for item in (key, pid)])[0]
         return {"relations": relations, "details": details}
 
     @cached_property

@@ -216,13 +216,15 @@ add_process(struct scan *scan, const struct process *process)
 static void
 look_deeper(struct scan *scan, struct process *process, int first, int refused)
 {
-    if (first) {
-        for (int t = 0; t < NS_TYPES; t++)
-            if (process->inode[t])
-                scan_study_own(scan, scan_intern(scan, t, process->inode[t]),
-                               process);
-        scan_describe(scan, process);
+    for (int t = 0; t < NS_TYPES && !refused; t++) {
+        if (process->inode[t] == 0)
+            continue;
+        long row = scan_intern(scan, t, process->inode[t]);
+        if (row >= 0 && !scan->rows[row].related)
+            scan_study_own(scan, row, process);
     }
+    if (first)
+        scan_describe(scan, process);
     if (scan->flags & SCAN_TASKS && !refused) {
         scan_children(scan, process, process->ns, 0);
         scan_threads(scan, process);
@@ -335,15 +337,12 @@ scan_these(struct scan *scan, struct ns_row *rows, size_t count, int flags)
                                   .ns = -1,
                                   .pidfd = -1};
         int known = 0;
-        for (; i < count && rows[i].pid == process.pid; i++) {
-            if (rows[i].inode == 0) {
-                known = 1;
-                continue;
-            }
-            long row = scan_intern(scan, rows[i].type, rows[i].inode);
-            scan_study_own(scan, row, &process);
-            known |= row >= 0 && scan->rows[row].related;
-        }
+        for (; i < count && rows[i].pid == process.pid; i++)
+            known |= rows[i].inode == 0
+                     || scan_study_own(scan,
+                                       scan_intern(scan, rows[i].type,
+                                                   rows[i].inode),
+                                       &process);
         if (known)
             scan_describe(scan, &process);
         close_process(&process);

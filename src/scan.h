@@ -186,7 +186,7 @@ void scan_sort(struct scan *scan);
 /* scanrel.c: what a namespace file and a process tell about themselves. */
 void scan_relate(struct scan *scan, long row, int fd);
 void scan_study(struct scan *scan, long row, int dir, const char *name);
-void scan_study_own(struct scan *scan, long row, struct process *process);
+int scan_study_own(struct scan *scan, long row, struct process *process);
 void scan_describe(struct scan *scan, struct process *process);
 int scan_pidfd(struct scan *scan, struct process *process);
 int scan_type_of(int fd);

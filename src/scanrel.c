@@ -116,17 +116,20 @@ scan_relate(struct scan *scan, long row, int fd)
 
 
 /* scan_relate() for an open file that may be another namespace by now, and
- * close it.  fd < 0: it could not be opened. */
-static void
+ * close it.  fd < 0: it could not be opened.  Returns whether it is that
+ * namespace. */
+static int
 study(struct scan *scan, long row, int fd)
 {
     struct stat st;
     if (fd < 0)
-        return;
-    if (fstat(fd, &st) == 0 && st.st_dev == scan->device
-        && st.st_ino == scan->rows[row].inode)
+        return 0;
+    int same = fstat(fd, &st) == 0 && st.st_dev == scan->device
+               && st.st_ino == scan->rows[row].inode;
+    if (same)
         scan_relate(scan, row, fd);
     close(fd);
+    return same;
 }
 
 
@@ -151,8 +154,9 @@ scan_pidfd(struct scan *scan, struct process *process)
 
 
 /* scan_relate() for a namespace that a process is in: by its pidfd (6.11),
- * which is quicker than a path, or by its link. */
-void
+ * which is quicker than a path, or by its link.  Returns whether the process
+ * is in it. */
+int
 scan_study_own(struct scan *scan, long row, struct process *process)
 {
     static const unsigned requests[NS_TYPES] =
@@ -161,8 +165,8 @@ scan_study_own(struct scan *scan, long row, struct process *process)
          NSU_PIDFD_GET_USER,   NSU_PIDFD_GET_UTS};
     char path[32];
     int fd = -1;
-    if (row < 0 || scan->rows[row].related)
-        return;
+    if (row < 0)
+        return 0;
     int type = scan->rows[row].type;
     if (!(scan->flags & SCAN_OLD_KERNEL) && scan_pidfd(scan, process) >= 0)
         fd = ioctl(process->pidfd, requests[type], 0);
@@ -171,7 +175,7 @@ scan_study_own(struct scan *scan, long row, struct process *process)
         strcpy(stpcpy(end, "/ns/"), scan_names[type]);
         fd = openat(scan->procfd, path, O_RDONLY | O_CLOEXEC);
     }
-    study(scan, row, fd);
+    return study(scan, row, fd);
 }
 
 

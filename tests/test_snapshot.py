@@ -777,6 +777,26 @@ def test_what_is_read_late_is_never_a_strangers() -> None:
     assert (info.owner_uid, info.user) == (None, None)
 
 
+def test_what_is_read_late_is_asked_of_who_is_left() -> None:
+    def start_two() -> tuple[int, int]:
+        nsutil.unshare(USER | UTS)
+        pids = []
+        for _ in range(2):
+            pids.append(os.fork())
+            while pids[-1] == 0:
+                signal.pause()
+        return pids[0], pids[1]
+
+    with standing(start_two) as (_, pids):
+        snap = snapshot(**IDS_ALONE)
+        info = snap.of(pids[0])[UTS]
+        assert info.nprocs == 3
+        assert info.pid is not None
+        os.kill(info.pid, signal.SIGKILL)
+        wait_until(lambda: ns_inodes(str(info.pid))["uts"] is None)
+        assert info.owner == snap.of(pids[0])[USER]
+
+
 @needs_root
 def test_what_is_read_late_is_not_of_a_process_that_moved_on() -> None:
     def pause_in_turns(reader: int, writer: int) -> None:

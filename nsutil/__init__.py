@@ -35,6 +35,10 @@ if TYPE_CHECKING:  # what __getattr__ finds, for type checkers
     from ._ns import clone as clone
     from ._ns import setns as setns
     from ._ns import unshare as unshare
+    from ._snapshot import Holder as Holder
+    from ._snapshot import NamespaceInfo as NamespaceInfo
+    from ._snapshot import Snapshot as Snapshot
+    from ._snapshot import snapshot as snapshot
 
 __version__ = "0.1.0"
 

@@ -131,7 +131,7 @@ def as_lsns(info: NamespaceInfo) -> dict[str, Any]:
 
 def assert_same_as_lsns(**options: bool) -> None:
     """Processes come and go meanwhile: each value must be the same at least once."""
-    wrong: dict[tuple[int, str], object] | None = None
+    wrong: dict[tuple[int, str], tuple[object, object]] | None = None
     for _ in range(40):
         ours = {info.inode: as_lsns(info) for info in snapshot(**options).namespaces}
         found = {
@@ -638,7 +638,7 @@ def test_an_ordinary_user_sees_mounts_of_others(tmp_path: Path) -> None:
 
 def look_at(inode: int) -> tuple[list[Holder], int | None, int | None]:
     info = get(snapshot(), inode)
-    return info.holders, info.id, info.owner and info.owner.inode
+    return info.holders, info.id, info.owner.inode if info.owner else None
 
 
 @needs_root
@@ -919,7 +919,7 @@ def test_immutable() -> None:
     with pytest.raises(AttributeError):
         info.nprocs = 3  # type: ignore[misc]
     with pytest.raises(AttributeError):
-        info.colour = 3  # type: ignore[attr-defined]
+        info.colour = 3
     with pytest.raises(AttributeError):
         del info._key
     with pytest.raises(AttributeError):
@@ -955,7 +955,7 @@ def test_repr() -> None:
     [
         (lambda snap: snapshot("nett"), ValueError),
         (lambda snap: snapshot(0), ValueError),
-        (lambda snap: snapshot(3.5), TypeError),
+        (lambda snap: snapshot(3.5), TypeError),  # type: ignore[arg-type]
         (lambda snap: snap.of("1"), TypeError),
         (lambda snap: snap.of(True), TypeError),
         (lambda snap: snap.holders("net"), TypeError),
@@ -1000,20 +1000,29 @@ def test_a_tree_by_owner() -> None:
 
 
 def test_a_tree_by_process() -> None:
-    """A process in the tree is below its nearest ancestor there."""
+    """A process is below its nearest ancestor in the tree: here not its parent, which is the lowest nowhere."""
 
     def nest() -> int:
-        pid = os.fork()
-        if pid == 0:
-            nsutil.clone(USER | UTS) and signal.pause()
-        while pid == 0:
-            signal.pause()
-        return pid
+        nsutil.unshare(USER | IPC)
+        reader, writer = os.pipe()
+        if os.fork() == 0:
+            if os.fork() == 0:
+                nsutil.unshare(UTS)
+                os.write(writer, str(os.getpid()).encode())
+            while True:
+                signal.pause()
+        return int(os.read(reader, 16))
 
-    with paused(USER | IPC) as outer, standing(nest):
+    with standing(nest) as (outer, inner):
         snap = snapshot()
-        drawing = str(snap.tree("process"))
-        assert re.search(rf"^[│├└─ ]*{outer} ", drawing, re.MULTILINE)
+        lines = str(snap.tree("process")).splitlines()
+        at = next(i for i, line in enumerate(lines) if re.match(rf"[│├└─ ]*{outer} ", line))
+        below = [line for line in lines[at:] if re.match(rf"[│├└─ ]*{inner} ", line)]
+        indent = lines[at].index(str(outer))
+        assert below[0].index(str(inner)) == indent + 2
+        names = [str(info) for info in snap.of(inner).values() if info.pid == inner]
+        assert names == [str(snap.of(inner)[UTS])]
+        assert any(f"└─{names[0]} 1 process" in line for line in lines[at:])
 
 
 def test_a_filtered_tree_keeps_its_branches() -> None:

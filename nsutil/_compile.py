@@ -200,10 +200,11 @@ def _credential_steps(recipe: Namespace, plan: ChildPlan) -> Steps:
         builder.add("umask", recipe.umask, label="set umask")
     where = _working_directory(recipe, plan)
     if where is not None:
-        _chdir(builder, where, ok=ANY_ERROR)
+        first = builder.slot()
+        _chdir(builder, where, ok=ANY_ERROR, out=first)
     _identity(builder, recipe)
     if where is not None:
-        _chdir(builder, where, ok=0 if recipe.cwd is not None else ANY_ERROR)
+        _chdir(builder, where, ok=0 if recipe.cwd is not None else ANY_ERROR, earlier=first)
         builder.add(
             "check_cwd", label="check that the working directory is below the root", filename=str(recipe.cwd or ".")
         )
@@ -347,12 +348,21 @@ def _working_directory(recipe: Namespace, plan: ChildPlan) -> bytes | int | HasF
     return None
 
 
-def _chdir(builder: PlanBuilder, where: bytes | int | HasFileno, ok: int) -> None:
-    if isinstance(where, bytes):
-        builder.add("chdir", where, label="change the working directory", filename=os.fsdecode(where), ok=ok)
+def _chdir(
+    builder: PlanBuilder,
+    where: bytes | int | HasFileno,
+    ok: int,
+    out: Slot | None = None,
+    earlier: Slot | None = None,
+) -> None:
+    """Go there.  ``out`` takes the result of the first try, which the second has as ``earlier``."""
+    label = "change the working directory"
+    if not isinstance(where, bytes):
+        builder.add("fchdir", builder.keep(where), label=label, filename=f"descriptor {where}", ok=ok)
+    elif earlier is None:
+        builder.add("chdir", where, label=label, filename=os.fsdecode(where), ok=ok, out=out)
     else:
-        slot: Slot = builder.keep(where)
-        builder.add("fchdir", slot, label="change the working directory", filename=f"descriptor {where}", ok=ok)
+        builder.add("chdir_again", earlier, where, label=label, filename=os.fsdecode(where), ok=ok)
 
 
 def _identity(builder: PlanBuilder, recipe: Namespace) -> None:

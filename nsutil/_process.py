@@ -265,7 +265,7 @@ def run_recipe(
         process.kill()
         if isinstance(e, subprocess.TimeoutExpired):
             e.timeout = timeout or 0  # subprocess names what was left of it
-        process.__exit__(type(e), e, e.__traceback__)
+        process.__exit__(None, None, None)  # waits, even after an interrupt: it has been killed
         raise
     process._close()
     if check and process.returncode:

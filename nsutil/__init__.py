@@ -21,7 +21,12 @@ from ._types import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # what __getattr__ finds, for type checkers
+    from . import aio as aio
+    from . import doctor as doctor
     from . import ioctl as ioctl
+    from . import jupyter as jupyter
+    from . import named as named
+    from ._call import call as call
     from ._errors import ChildDied as ChildDied
     from ._errors import NotANamespace as NotANamespace
     from ._errors import RestoreError as RestoreError
@@ -32,9 +37,24 @@ if TYPE_CHECKING:  # what __getattr__ finds, for type checkers
     from ._file import NamespaceSet as NamespaceSet
     from ._file import current as current
     from ._file import open as open
+    from ._idmap import IdMap as IdMap
+    from ._mounts import Bind as Bind
+    from ._mounts import Dev as Dev
+    from ._mounts import File as File
+    from ._mounts import Mqueue as Mqueue
+    from ._mounts import Overlay as Overlay
+    from ._mounts import Proc as Proc
+    from ._mounts import Remount as Remount
+    from ._mounts import Symlink as Symlink
+    from ._mounts import Sysfs as Sysfs
+    from ._mounts import Tmpfs as Tmpfs
     from ._ns import clone as clone
     from ._ns import setns as setns
     from ._ns import unshare as unshare
+    from ._process import Popen as Popen
+    from ._process import run as run
+    from ._recipe import Namespace as Namespace
+    from ._recipe import enter as enter
     from ._snapshot import Holder as Holder
     from ._snapshot import NamespaceInfo as NamespaceInfo
     from ._snapshot import Snapshot as Snapshot

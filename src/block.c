@@ -5,7 +5,6 @@
 
 #include <sched.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 /* What Namespace._prepare_block() returns, kept in the recipe. */
@@ -49,15 +48,6 @@ prepare(BlockObject *self)
 }
 
 
-/* How many threads this process has, as the kernel counts them. */
-static int
-thread_count(void)
-{
-    struct stat st;
-    return stat("/proc/self/task", &st) < 0 ? 1 : (int)st.st_nlink - 2;
-}
-
-
 /* The main thread of a threaded process must keep its CLONE_FS sharing: a
  * chdir() there would no longer be seen by the others.  0 or -1. */
 static int
@@ -70,7 +60,10 @@ check_thread(const struct prepared *prepared)
     if (!(prepared->types & CLONE_NEWNS) || prepared->allow_main_mnt
         || thread_id() != getpid())
         return 0;
-    int threads = thread_count();
+    int threads;
+    Py_BEGIN_ALLOW_THREADS
+    threads = lasting_threads();
+    Py_END_ALLOW_THREADS
     if (threads <= 1)
         return 0;
     raise_from_python("mnt_on_main_thread", "(i)", threads);

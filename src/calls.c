@@ -85,12 +85,17 @@ bind(const struct signature *signature, PyObject *const *args,
 
 
 /* unshare(2), after the innermost with-block of this thread has noted the way
- * back.  0 or an errno.  No Python in here. */
+ * back.  0 or an errno.  No Python in here.  USER needs a process without
+ * other threads, and the kernel forgets a joined one only a moment later. */
 static int
 noted_unshare(int flags)
 {
     int error = -guard_note(-1, flags);
-    return error ? error : unshare(flags) < 0 ? errno : 0;
+    if (error == 0)
+        error = unshare(flags) < 0 ? errno : 0;
+    if (error == EINVAL && flags & CLONE_NEWUSER && lasting_threads() == 1)
+        error = unshare(flags) < 0 ? errno : 0;
+    return error;
 }
 
 

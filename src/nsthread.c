@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Types whose setns to where one is has no effect. */
@@ -177,6 +178,28 @@ own_inode(const struct kind *kind)
     uint64_t inode = inode_of(fd);
     close_fd(&fd);
     return inode;
+}
+
+
+/* How many threads this process has, as the kernel counts them. */
+static int
+thread_count(void)
+{
+    struct stat st;
+    return stat("/proc/self/task", &st) < 0 ? 1 : (int)st.st_nlink - 2;
+}
+
+
+int
+lasting_threads(void)
+{
+    const struct timespec moment = {0, 500000};
+    int threads = thread_count();
+    for (int i = 0; threads > 1 && i < 20; i++) {
+        nanosleep(&moment, NULL);
+        threads = thread_count();
+    }
+    return threads;
 }
 
 

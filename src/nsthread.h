@@ -51,6 +51,10 @@ bool newer_calls(void);
 /* The id of the calling thread. */
 pid_t thread_id(void);
 
+/* How many threads this process has, once those that were joined a moment ago
+ * are gone: waits up to 10 ms for there to be one. */
+int lasting_threads(void);
+
 /* A descriptor of one namespace of the calling thread, -errno on failure. */
 int open_own_ns(const struct kind *kind);
 

@@ -663,3 +663,22 @@ def test_bad_input(make, error, match):
     with pytest.raises(error, match=match):
         make()
     assert moved(before) == set()
+
+
+def test_threads_that_were_just_joined_do_not_count():
+    """The kernel forgets a thread a moment after join() returns."""
+
+    def body():
+        for _ in range(40):
+            threading.Thread(target=time.sleep, args=(0,)).start()
+            for thread in threading.enumerate()[1:]:
+                thread.join()
+            with Namespace(MNT):
+                pass
+        thread = threading.Thread(target=time.sleep, args=(0,))
+        thread.start()
+        thread.join()
+        nsutil.unshare(USER)
+        return True
+
+    assert in_child(body)

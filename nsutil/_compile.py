@@ -78,22 +78,9 @@ class ChildPlan:
 # ------------------------------------------------------------ on a thread
 
 
-def block_steps(recipe: Namespace) -> Steps:
-    """The way into a ``with`` block; leaving is the guard's."""
-    builder = PlanBuilder(Slots(_context(recipe)))
-    if recipe.joined & MNT:
-        builder.add("unshare", CLONE_FS, label="unshare(CLONE_FS)")
-    for join in recipe.enter:
-        builder.add("setns", builder.keep(join), int(join.types), label=join.label, filename=_object_of(join))
-    _unshare(builder, recipe.new)
-    _names_and_links(builder, recipe)
-    _file_systems(builder, recipe, child=False)
-    return builder.build()
-
-
 def thread_steps(recipe: Namespace) -> Steps:
-    """The same for a thread of its own, which may take MNT, PID and TIME too."""
-    builder = PlanBuilder(Slots(_context(recipe)))
+    """The way in for a thread: a ``with`` block's, whose way back is the guard's, or a fresh one's."""
+    builder = PlanBuilder()
     if recipe.joined & MNT:
         builder.add("unshare", CLONE_FS, label="unshare(CLONE_FS)")
     for join in recipe.enter:
@@ -400,4 +387,4 @@ def _id_of(which: str, recipe: Namespace) -> int | None:
     return status.st_uid if which == "uid" else status.st_gid
 
 
-__all__ = ["ChildPlan", "block_steps", "compile_child", "thread_steps"]
+__all__ = ["ChildPlan", "compile_child", "thread_steps"]

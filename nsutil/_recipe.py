@@ -212,9 +212,9 @@ class Namespace(_ns.Block):
     def _block_steps(self) -> Steps:
         """What a block runs on its way in."""
         if self._steps is None:
-            from ._compile import block_steps
+            from ._compile import thread_steps
 
-            object.__setattr__(self, "_steps", block_steps(self))
+            object.__setattr__(self, "_steps", thread_steps(self))
         assert self._steps is not None
         return self._steps
 

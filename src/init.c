@@ -32,6 +32,7 @@
 #include <linux/wait.h>
 
 #include "init_elf.h"
+#include "rawcall.h"
 
 #ifndef CLONE_NEWTIME
 #define CLONE_NEWTIME 0x00000080
@@ -48,19 +49,6 @@ __asm__(".globl _start\n"
         "    mov %rsp, %rdi\n"
         "    and $-16, %rsp\n"
         "    call start\n");
-
-static long
-sc(long number, long a, long b, long c, long d, long e)
-{
-    long result;
-    register long r10 __asm__("r10") = d;
-    register long r8 __asm__("r8") = e;
-    __asm__ volatile("syscall"
-                     : "=a"(result)
-                     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8)
-                     : "rcx", "r11", "memory");
-    return result;
-}
 #elif defined(__aarch64__)
 __asm__(".globl _start\n"
         "_start:\n"
@@ -68,23 +56,15 @@ __asm__(".globl _start\n"
         "    mov x30, #0\n"
         "    mov x0, sp\n"
         "    bl start\n");
+#endif
 
+
+/* A system call; none here takes six arguments. */
 static long
 sc(long number, long a, long b, long c, long d, long e)
 {
-    register long x8 __asm__("x8") = number;
-    register long x0 __asm__("x0") = a;
-    register long x1 __asm__("x1") = b;
-    register long x2 __asm__("x2") = c;
-    register long x3 __asm__("x3") = d;
-    register long x4 __asm__("x4") = e;
-    __asm__ volatile("svc #0"
-                     : "+r"(x0)
-                     : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4)
-                     : "memory");
-    return x0;
+    return raw_syscall(number, a, b, c, d, e, 0);
 }
-#endif
 
 
 /* End this process. */

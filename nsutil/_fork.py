@@ -8,6 +8,7 @@ import select
 import signal
 import struct
 import sys
+from errno import ENOEXEC
 
 from . import _ns
 from ._errors import ChildDied, step_error
@@ -71,23 +72,25 @@ class Forked:
         maps = plan.maps
         self._plans = (plan.enter, maps.self_write if maps else None, plan.setup, plan.credentials)
         new, signal_ = self.recipe.new, parent_signal(self.recipe, plan.init) if follow else 0
-        self.waits = plan.second or bool(new & PID or signal_)
+        second = plan.second or bool(new & PID)
+        self.waits = second or bool(signal_)
         try:
             self.child.fork(
                 serve,
                 tuple(steps.plan if steps else None for steps in self._plans),
                 plan.slots.presets,
                 clone_flags=plan.clone_flags,
-                second=self.waits,
+                second=second,
                 init=plan.init,
                 joins=plan.joins,
                 new_time=bool(new & TIME),
                 join_time=plan.join_time.fileno() if plan.join_time else -1,
                 mapped=maps is not None and not maps.self_write,
                 parent_signal=signal_,
+                watch=bool(signal_),
             )
         except OSError as error:
-            raise step_error(error.errno or 0, "fork a child") from None
+            raise _fork_error(error.errno or 0) from None
 
     def receive(self, timeout: float | None = None) -> tuple[int, bytes]:
         """The next message that is not about the set-up.
@@ -150,6 +153,13 @@ class Forked:
         """SIGKILL to the child and its descendants, which have ended on return."""
         if self.child.pid:
             kill_tree(self.child.pid, self.waits)
+
+
+def _fork_error(errno: int) -> OSError:
+    error = step_error(errno, "fork a child")
+    if errno == ENOEXEC:
+        error.add_note("nsutil's init exists for x86_64 and aarch64 only; pass init=False to make func PID 1")
+    return error
 
 
 def parent_signal(recipe: Namespace, init: bool) -> int:

@@ -258,7 +258,19 @@ class Namespace(_ns.Block):
         return spawn_recipe(self, args, **options)
 
     def call(self, func: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call a function in a forked child in these namespaces."""
+        """Call ``func(*args, **kwargs)`` in a forked child in these namespaces; its value comes back.
+
+        func and its arguments need no pickling, the value does (protocol 5); it may have any size.
+        An exception of func is raised here, the child's traceback as its ``__cause__``; one that
+        cannot be pickled is a RuntimeError that names it.  PID 1 of a new PID namespace is nsutil's
+        init, unless ``init=False``.  Nothing but func runs in the child: no atexit handlers, and
+        threads that it leaves running end with it.
+
+        Raises OSError (with ``step``) for a step of the set-up that failed; ChildDied where func
+        ended its process, by a signal, os._exit or SystemExit; TimeoutError after the recipe's
+        ``timeout``, when the whole tree has been killed; RuntimeError in a subinterpreter.  From
+        Python 3.12 on it warns as os.fork does in a process with several threads.
+        """
         from ._call import call_recipe
 
         return call_recipe(self, func, args, kwargs)
@@ -270,7 +282,16 @@ class Namespace(_ns.Block):
         return thread_recipe(self, func, args, kwargs)
 
     def executor(self, max_workers: int = 1, kind: Literal["process", "thread"] = "process") -> Executor:
-        """An executor whose workers live in one set of these namespaces."""
+        """An executor (concurrent.futures) whose workers live in one set of these namespaces.
+
+        ``kind="process"``: jobs, values and exceptions are pickled.  The first ``submit()`` makes
+        the namespaces, and raises OSError where that fails; when a worker dies, its job and all
+        later ones get BrokenProcessPool.  No process outlives ``shutdown()`` or this process.
+        ``kind="thread"``: threads of this process, for the types of ``thread()``; what fails on the
+        way in is the exception of the job.  The recipe's ``timeout`` is not looked at.
+
+        Raises ValueError or TypeError for arguments out of range and recipes that threads cannot do.
+        """
         from ._executor import executor_recipe
 
         return executor_recipe(self, max_workers, kind)

@@ -130,7 +130,7 @@ become_init(struct forked *f, pid_t child, bool reports)
 static void
 follow_caller(struct forked *f)
 {
-    if (f->init)
+    if (f->init || f->program < 0)
         follow_parent(f->parent_signal, f->parent);
     else if (f->parent_signal) {
         f->end[LIFE] = (int)sc(SYS_pidfd_open, f->parent, 0, 0, 0, 0, 0);
@@ -138,6 +138,23 @@ follow_caller(struct forked *f)
         if (sc(SYS_getppid, 0, 0, 0, 0, 0, 0) != f->parent)
             leave(EXIT_FAILED);
     }
+}
+
+
+/* Wait as a waiter does, on a machine that has no nsutil-init: the signals for
+ * this process stay blocked, and our memory stays in use. */
+static _Noreturn void
+wait_in_place(struct forked *f, pid_t child)
+{
+    int status = 0;
+    long result;
+    sc(SYS_close, f->end[REPORT], 0, 0, 0, 0, 0);
+    do
+        result = sc(SYS_wait4, child, (long)&status, 0, 0, 0, 0);
+    while (result == -EINTR);
+    if (result == child)
+        sc(SYS_write, f->end[STATUS], (long)&status, sizeof status, 0, 0, 0);
+    leave(EXIT_FAILED);
 }
 
 
@@ -172,10 +189,12 @@ take_ends(struct forked *f)
 }
 
 
-/* Only messages are for Python to send. */
+/* Only the pipe for messages is of use to Python. */
 static void
 close_used_ends(struct forked *f)
 {
+    if (f->program >= 0)
+        sc(SYS_close, f->program, 0, 0, 0, 0, 0);
     for (int i = GO; i < CHANNELS; i++)
         if (f->end[i] >= 0)
             sc(SYS_close, f->end[i], 0, 0, 0, 0, 0);
@@ -208,6 +227,8 @@ go_further(struct forked *f)
         sc(SYS_wait4, child, 0, 0, 0, 0, 0);
         leave(EXIT_FAILED);
     }
+    if (f->program < 0)
+        wait_in_place(f, child);
     become_init(f, child, !f->init);
 }
 

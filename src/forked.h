@@ -46,14 +46,17 @@ struct forked {
     int new_time;               /* move into the TIME namespace just made */
     int join_time;              /* one to move into, -1: none */
     int parent_signal;          /* for C0 when its parent ends, 0: none */
-    int end[CHANNELS];          /* the child's ends of the pipes, -1: none.
+    int watch; /* better: a waiter, which ends the whole tree;
+                                   it outlives the thread that forked it */
+    int end[CHANNELS]; /* the child's ends of the pipes, -1: none.
         REPORT: messages to the parent (message.h).  GO: a byte comes when the
         parent has written the id maps.  STATUS: init writes the raw status of
         the function's process.  LIFE: PID 1 ends the tree when it closes */
-    int parent_end[CHANNELS];   /* to be closed, -1: none */
-    int program;                /* init as an executable descriptor */
+    int parent_end[CHANNELS]; /* to be closed, -1: none */
+    int program; /* init as an executable descriptor, -1: there
+                                   is none for this machine */
     struct run run;
-    volatile int failed;        /* C1 reported a failure */
+    volatile int failed; /* C1 reported a failure */
 };
 
 /* Run in C0, all signals blocked.  Returns in the function's process alone;

@@ -71,16 +71,20 @@ take_fork_arguments(PyObject *module, PyObject *args, PyObject *keywords,
     static char *names[] = {"serve",       "plans",         "slots",
                             "clone_flags", "second",        "init",
                             "joins",       "new_time",      "join_time",
-                            "mapped",      "parent_signal", NULL};
+                            "mapped",      "parent_signal", "watch",
+                            NULL};
     PyObject *plans, *slots = NULL;
     memset(work, 0, sizeof *work);
     work->program = work->join_time = -1;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OO|O$ippppipi:fork",
+    for (int i = 0; i < CHANNELS; i++)
+        work->end[i] = work->parent_end[i] = -1;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OO|O$ippppipip:fork",
                                      names, serve, &plans, &slots,
                                      &work->clone_flags, &work->second,
                                      &work->init, &work->joins,
                                      &work->new_time, &work->join_time,
-                                     &work->mapped, &work->parent_signal))
+                                     &work->mapped, &work->parent_signal,
+                                     &work->watch))
         return -1;
     if (take_plans(module, plans, work) < 0)
         return -1;
@@ -127,8 +131,6 @@ make_pipes(ChildObject *self, struct forked *work)
         [LIFE] = work->init && work->parent_signal == SIGKILL,
     };
     int error = 0;
-    for (int i = 0; i < CHANNELS; i++)
-        work->end[i] = -1;
     for (int i = 0; i < CHANNELS && error == 0; i++)
         if (needed[i])
             error = make_pipe(self, work, i);
@@ -231,10 +233,28 @@ end_child(ChildObject *self)
 }
 
 
+/* The program that PID 1 or a waiter becomes; without PID 1 a waiter is also
+ * what ends a tree with its parent.  Where the program does not exist for this
+ * machine a waiter can do without, and only the function's process ends with
+ * the parent.  0, or an errno. */
+static int
+take_init(struct forked *work)
+{
+    if (!work->second && !work->watch)
+        return 0;
+    work->program = open_init();
+    if (work->program >= 0)
+        work->second = 1;
+    else if (work->program != -ENOEXEC || work->init)
+        return -work->program;
+    return 0;
+}
+
+
 PyDoc_STRVAR(fork_doc,
 "fork($self, /, serve, plans, slots=(), *, clone_flags=0, second=False,\n"
 "     init=False, joins=False, new_time=False, join_time=-1,\n"
-"     mapped=False, parent_signal=0)\n--\n\n"
+"     mapped=False, parent_signal=0, watch=False)\n--\n\n"
 "Fork; the child runs the plans, then serve(), then ends.");
 
 static PyObject *
@@ -252,11 +272,9 @@ child_fork(PyObject *object, PyObject *args, PyObject *keywords)
     if (fork_allowed(module, "call") < 0)
         return NULL;
     self->generation = fork_generation();
-    int error = make_pipes(self, &work);
-    if (error == 0 && work.second)
-        work.program = open_init();
-    if (error == 0 && work.second && work.program < 0)
-        error = -work.program;
+    int error = take_init(&work);
+    if (error == 0)
+        error = make_pipes(self, &work);
     if (error == 0)
         error = fork_noted(self, serve, &work);
     close_ends(work.end);

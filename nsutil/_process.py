@@ -205,6 +205,14 @@ class Popen(subprocess.Popen[AnyStr]):
         except ProcessLookupError:
             pass
 
+    def _kill_tree(self) -> None:
+        """SIGKILL to the program and what it has started, as far as that can be found without a PID namespace."""
+        if not self._init and self.program_pid and self.poll() is None:
+            from ._fork import kill_tree
+
+            kill_tree(self.program_pid, waits=False)
+        self.kill()
+
     def _program_pidfd(self) -> int:
         """The program's own pidfd; ProcessLookupError when it has ended."""
         if self._status is None:
@@ -236,9 +244,10 @@ def spawn_recipe(recipe: Namespace, args: Any, *positional: Any, **options: Any)
 def run(args: Any, *positional: Any, **options: Any) -> subprocess.CompletedProcess[Any]:
     """Run a program in namespaces and wait: subprocess.run with the options of Namespace.
 
-    ``timeout`` (seconds) ends the whole tree where the PID namespace is new,
-    else the program, and raises subprocess.TimeoutExpired.  Raises
-    subprocess.CalledProcessError with ``check=True``, else as Popen.
+    ``timeout`` (seconds) ends the program and all that it has started, and
+    raises subprocess.TimeoutExpired; without a new PID namespace that misses
+    what has left the tree.  Raises subprocess.CalledProcessError with
+    ``check=True``, else as Popen.
     """
     return run_recipe(_command.take_recipe(None, options), args, *positional, **options)
 
@@ -262,7 +271,7 @@ def run_recipe(
     try:
         stdout, stderr = process.communicate(input, timeout=timeout)
     except BaseException as e:
-        process.kill()
+        process._kill_tree()
         if isinstance(e, subprocess.TimeoutExpired):
             e.timeout = timeout or 0  # subprocess names what was left of it
         process.__exit__(None, None, None)  # waits, even after an interrupt: it has been killed

@@ -9,11 +9,13 @@
 #include "shared.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -235,16 +237,34 @@ adopt_inner(struct spawn *s, int receiver)
 }
 
 
-/* Nothing comes from the stage when the program runs. */
+/* Whether the program runs something else than the stage by now, or ended. */
+static bool
+stage_is_over(const struct spawn *s)
+{
+    char path[32];
+    struct stat stage, now;
+    snprintf(path, sizeof path, "/proc/%d/exe", s->program_pid);
+    return fstat(s->init_fd, &stage) < 0 || stat(path, &now) < 0
+           || stage.st_ino != now.st_ino || stage.st_dev != now.st_dev;
+}
+
+
+/* Wait for the end of the stage: what it writes, or the end of file.  The
+ * latter may never come, if another thread has forked while our end was open:
+ * then a look at the program itself will do. */
 static void
 hear_stage(struct spawn *s, int error_fd)
 {
+    enum { PATIENCE = 20 }; /* ms */
+    struct pollfd polled = {error_fd, POLLIN, 0};
     int record[2];
-    ssize_t n;
-    do
-        n = read(error_fd, record, sizeof record);
-    while (n < 0 && errno == EINTR);
-    if (n == sizeof record)
+    while (poll(&polled, 1, PATIENCE) <= 0)
+        if (stage_is_over(s)) {
+            if (poll(&polled, 1, 0) <= 0)
+                return;
+            break;
+        }
+    if (read(error_fd, record, sizeof record) == sizeof record)
         spawn_failed(s,
                      record[0] == STAGE_JOIN_TIME ? PART_JOIN_TIME : PART_EXEC,
                      0, record[1]);

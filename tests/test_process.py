@@ -37,6 +37,19 @@ def said(box: Namespace, args: Any, **options: Any) -> str:
     return box.run(args, **options, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
+def is_gone(pid: int) -> bool:
+    """No such process, or its entry in the table at most, within a second."""
+    for _ in range(100):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.01)
+    return False
+
+
 # What it is
 
 
@@ -266,12 +279,15 @@ def test_timeout_kills(box: Namespace, leak_check: None) -> None:
     assert (caught.value.timeout, caught.value.output) == (0.2, b"early\n")
 
 
-def test_timeout_ends_the_whole_tree() -> None:
+@pytest.mark.parametrize("shape", [{"new": PID | OWN}, {"new": UTS | OWN}, {"new": UTS | OWN, "kill_child": True}])
+def test_timeout_ends_the_whole_tree(shape: dict[str, Any], tmp_path: Path) -> None:
     """Even what holds our pipe; the recipe's timeout is the default."""
-    script = "sleep 30 & setsid sleep 30 & echo here; wait"
-    box = Namespace(PID | OWN, timeout=0.2)
+    script = f"sleep 30 & echo $! >{tmp_path}/pid; (setsid sleep 30) & wait"
+    box = Namespace(**shape, timeout=0.2)
     with pytest.raises(subprocess.TimeoutExpired):
         box.run([SH, "-c", script], capture_output=True)
+    if not shape["new"] & PID:
+        assert is_gone(int((tmp_path / "pid").read_text()))
     assert box.run(["sleep", "0.3"], timeout=None).returncode == 0
     assert box.run(["true"], timeout=20).returncode == 0
 

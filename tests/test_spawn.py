@@ -439,6 +439,41 @@ def test_joined_time_and_descriptors(calls: str) -> None:
 
 
 @needs_root
+def test_joined_time_while_others_fork() -> None:
+    """Forks that live on hold what should tell that the program runs."""
+
+    def join() -> float:
+        stop = threading.Event()
+        forked: list[int] = []
+
+        def fork() -> None:
+            while not stop.is_set() and len(forked) < 300:
+                pid = support.fork()
+                if pid == 0:
+                    time.sleep(20)
+                    os._exit(0)
+                forked.append(pid)
+
+        with Popen(["sleep", "60"], new=TIME) as process:
+            box = enter(process, "time")
+            thread = threading.Thread(target=fork)
+            thread.start()
+            started = time.monotonic()
+            for _ in range(20):
+                box.run(["true"])
+            took = time.monotonic() - started
+            stop.set()
+            thread.join()
+            process.kill()
+        for pid in forked:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        return took
+
+    assert in_child(join) < 10
+
+
+@needs_root
 def test_joined_and_new_in_one_spawn() -> None:
     with Popen(["sleep", "60"], new=NET | UTS, hostname="joined") as process:
         before, theirs = own(), {f.type.name.lower(): f.inode for f in process.namespaces}  # type: ignore[union-attr]

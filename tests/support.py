@@ -437,6 +437,7 @@ def no_leaks(settle: float = 2.0) -> Iterator[None]:
 
     Threads and children that are ending anyway get `settle` seconds for it.
     """
+    gc.collect()  # what earlier code left in cycles is not for this block to answer for
     before = process_state()
     yield
     gc.collect()

@@ -112,7 +112,25 @@
 /* The mount id of statx(2): 5.8, zero before. */
 #define NSU_STATX_MNT_ID 0x1000u
 #define NSU_STATX_ATTR_MOUNT_ROOT 0x2000u
-#define NSU_STX_MNT_ID 0x90             /* offset in struct statx */
+
+/* What statx(2) fills in.  The C libraries differ in whether they declare it
+ * and how much of it. */
+struct file_status {
+    uint32_t stx_mask, stx_blksize;
+    uint64_t stx_attributes;
+    uint32_t stx_nlink, stx_uid, stx_gid;
+    uint16_t stx_mode, stx_pad;
+    uint64_t stx_ino, stx_size, stx_blocks, stx_attributes_mask;
+    uint64_t stx_times[8];
+    uint32_t stx_rdev_major, stx_rdev_minor, stx_dev_major, stx_dev_minor;
+    uint64_t stx_mnt_id;                /* 5.8 */
+    uint64_t stx_spare[13];
+};
+
+#define NSU_AT_STATX_DONT_SYNC 0x4000
+#define NSU_STATX_TYPE 0x001u
+#define NSU_STATX_INO 0x100u
+#define NSU_STATX_BASIC_STATS 0x7ffu
 
 #define NSU_FD_NSFS_ROOT (-10003)       /* open_by_handle_at, 6.18 */
 #define NSU_NSFS_HANDLE 0xf1            /* FILEID_NSFS */

@@ -137,7 +137,7 @@ attach(long mount, long target)
 static long
 remember(struct run *run, const char *path, long mount, bool own)
 {
-    struct statx status;
+    struct file_status status;
     struct mount_state *state = &run->mounts;
     if (mount < 0)
         return mount;
@@ -240,7 +240,7 @@ bind_mount(const struct run *run, const char *path, long source, long target,
 long
 step_bind_at(struct run *run, const long *arg)
 {
-    struct statx status;
+    struct file_status status;
     const char *path = (const char *)arg[1];
     long result = status_of(arg[0], &status);
     if (result < 0)
@@ -363,7 +363,7 @@ long
 step_device(struct run *run, const long *arg)
 {
     (void)run;
-    struct statx status;
+    struct file_status status;
     long fd = SC(openat, AT_FDCWD, arg[0], O_PATH | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return fd;
@@ -387,7 +387,7 @@ long
 step_same_file(struct run *run, const long *arg)
 {
     (void)run;
-    struct statx status;
+    struct file_status status;
     long result = status_of(arg[0], &status);
     if (result < 0)
         return result;

@@ -225,12 +225,11 @@ static long
 identify_mount(int fd, const char *path, int flags, unsigned long long *id,
                bool *is_root)
 {
-    struct statx found;
+    struct file_status found;
     memset(&found, 0, sizeof found);
     long result = sc(SYS_statx, fd, (long)path, flags, NSU_STATX_MNT_ID,
                      (long)&found, 0);
-    /* By offset: libc's struct may be older than this field. */
-    memcpy(id, (char *)&found + NSU_STX_MNT_ID, sizeof *id);
+    *id = found.stx_mnt_id;
     *is_root = (found.stx_attributes & NSU_STATX_ATTR_MOUNT_ROOT) != 0;
     return result;
 }

@@ -272,10 +272,11 @@ block_close(struct block *block)
 static bool
 is_root(int fd)
 {
-    struct statx here, there;
-    const unsigned want = STATX_INO | 0x1000u /* STATX_MNT_ID, 5.8 */;
-    if (statx(AT_FDCWD, "/", 0, want, &here) < 0
-        || statx(fd, "", AT_EMPTY_PATH, want, &there) < 0)
+    struct file_status here, there;
+    const unsigned want = NSU_STATX_INO | NSU_STATX_MNT_ID;
+    if (sc(SYS_statx, AT_FDCWD, (long)"/", 0, want, (long)&here, 0) < 0
+        || sc(SYS_statx, fd, (long)"", AT_EMPTY_PATH, want, (long)&there, 0)
+               < 0)
         return false;
     return here.stx_ino == there.stx_ino
            && here.stx_dev_major == there.stx_dev_major

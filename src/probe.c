@@ -97,18 +97,17 @@ struct root_id {
 static long
 root_of_thread(struct root_id *id)
 {
-    struct statx found;
+    struct file_status found;
     memset(&found, 0, sizeof found);
     long result = sc(SYS_statx, AT_FDCWD, (long)"/", 0,
-                     STATX_INO | NSU_STATX_MNT_ID, (long)&found, 0);
+                     NSU_STATX_INO | NSU_STATX_MNT_ID, (long)&found, 0);
     if (result < 0)
         return result;
     memset(id, 0, sizeof *id);
     id->inode = found.stx_ino;
     id->major = found.stx_dev_major;
     id->minor = found.stx_dev_minor;
-    /* By offset: libc's struct may be older than this field. */
-    memcpy(&id->mount, (char *)&found + NSU_STX_MNT_ID, sizeof id->mount);
+    id->mount = found.stx_mnt_id;
     return 0;
 }
 

@@ -2,6 +2,7 @@
  * in, open namespace files, sockets, TUN devices. */
 #include "scan.h"
 #include "compat.h"
+#include "steps.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -221,9 +222,9 @@ visit_file(struct scan *scan, struct process *process, int fddir, int fd,
     struct scan_holder holder = {.kind = HOLD_FD,
                                  .pid = process->pid,
                                  .fd = fd};
-    struct statx st;
-    if (statx(fddir, name, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_TYPE,
-              &st)
+    struct file_status st;
+    const int how = NSU_AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT;
+    if (sc(SYS_statx, fddir, (long)name, how, NSU_STATX_TYPE, (long)&st, 0)
         < 0)
         return 0;
     if (S_ISCHR(st.stx_mode) && st.stx_rdev_major == 10

@@ -32,14 +32,14 @@ is_unavailable(long result)
 
 
 long
-status_of(long fd, struct statx *status)
+status_of(long fd, struct file_status *status)
 {
-    return SC(statx, fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS, status);
+    return SC(statx, fd, "", AT_EMPTY_PATH, NSU_STATX_BASIC_STATS, status);
 }
 
 
 unsigned long
-device_of(const struct statx *status)
+device_of(const struct file_status *status)
 {
     return makedev(status->stx_dev_major, status->stx_dev_minor);
 }
@@ -65,7 +65,7 @@ next_name(const char **path, char name[NAME_MAX + 1])
 static long
 open_child(long dir, const char *name)
 {
-    struct statx status;
+    struct file_status status;
     if (strcmp(name, "..") == 0)
         return -EXDEV;
     long fd = SC(openat, dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
@@ -135,7 +135,7 @@ missing(const struct run *run, const char *path)
 static bool
 is_own(const struct run *run, long fd)
 {
-    struct statx status;
+    struct file_status status;
     if (status_of(fd, &status) < 0)
         return false;
     for (int i = 0; i < run->mounts.own_count; i++)
@@ -224,7 +224,7 @@ make_path(const struct run *run, const char *path, enum kind kind)
 static long
 of_kind(long fd, enum kind kind)
 {
-    struct statx status;
+    struct file_status status;
     long result = status_of(fd, &status);
     if (result == 0 && S_ISDIR(status.stx_mode) == (kind == DIRECTORY))
         return fd;

@@ -2,6 +2,7 @@
 #ifndef NSUTIL_TARGETS_H
 #define NSUTIL_TARGETS_H
 
+#include "compat.h"
 #include "steps.h"
 
 #include <limits.h>
@@ -25,10 +26,10 @@ bool is_unavailable(long result);
 
 /* statx of a descriptor, since struct stat and its calls differ between
  * machines.  0, or -errno. */
-long status_of(long fd, struct statx *status);
+long status_of(long fd, struct file_status *status);
 
 /* The device number of the file system that a file is on. */
-unsigned long device_of(const struct statx *status);
+unsigned long device_of(const struct file_status *status);
 
 /* Copy the part of path before its last component into head.  Its length,
  * or -ENAMETOOLONG. */

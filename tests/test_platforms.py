@@ -1,0 +1,91 @@
+"""The C parts on another libc (musl) and another machine (aarch64, under qemu-user)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+import pytest
+from support import ROOT, SRC, needs_program, needs_root
+
+EXECUTOR = ["steps", "credsteps", "mountsteps", "targets"]
+SPAWN = ["spawn", "child", "closefds", "initfile", "shared", "clone3"]
+FLAGS = ["-std=gnu11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror", "-static", f"-I{SRC}"]
+# Debian's musl comes without the kernel's headers; the system's do.
+MUSL = ["musl-gcc", "-idirafter", "/usr/include", "-idirafter", f"/usr/include/{os.uname().machine}-linux-gnu"]
+AARCH64 = ["aarch64-linux-gnu-gcc"]
+QEMU = shutil.which("qemu-aarch64-static") or "qemu-aarch64-static"
+INIT_FLAGS = "-std=gnu11 -Os -ffreestanding -nostdlib -static -fno-pie -no-pie -fno-stack-protector".split()
+
+pytestmark = needs_root
+
+
+def build(compiler, target, parts, *flags):
+    files = [ROOT / "tests" / "c" / "platform.c", *(SRC / f"{part}.c" for part in parts)]
+    subprocess.run([*compiler, *FLAGS, *flags, "-o", target, *files], check=True, timeout=120)
+    return target
+
+
+def output(*command):
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+def init_source(tmp_path, compiler):
+    """PID 1 as bytes in a C file, as setup.py makes it."""
+    program = tmp_path / "init"
+    subprocess.run([*compiler, *INIT_FLAGS, f"-I{SRC}", "-o", program, SRC / "init.c"], check=True, timeout=60)
+    data = program.read_bytes()
+    source = tmp_path / "init_elf.c"
+    source.write_text(
+        '#include "init_elf.h"\n'
+        f"const unsigned char init_elf[] = {{{', '.join(map(str, data))}}};\n"
+        f"const unsigned int init_elf_size = {len(data)};\n"
+    )
+    return source
+
+
+@needs_program("musl-gcc")
+def test_executor_and_spawn_on_musl(tmp_path):
+    source = init_source(tmp_path, ["gcc"])
+    program = build(MUSL, tmp_path / "platform", EXECUTOR + SPAWN, str(source))
+    assert output(program, "executor") == "step 6 errno 2 host platform\n"
+    assert output(program, "spawn").splitlines() == [
+        "status 700",
+        "status 9",
+        "pid 1",
+        "status 300",
+        "pid 2",
+        "status 8900",
+        "status f",
+    ]
+
+
+@needs_program("aarch64-linux-gnu-gcc")
+@needs_program("qemu-aarch64-static")
+def test_executor_on_aarch64(tmp_path):
+    program = build(AARCH64, tmp_path / "platform", EXECUTOR, "-DNO_SPAWN")
+    assert output(QEMU, program, "executor") == "step 6 errno 2 host platform\n"
+
+
+@needs_program("aarch64-linux-gnu-gcc")
+@needs_program("qemu-aarch64-static")
+@pytest.mark.parametrize(("script", "status", "raw"), [("exit 7", 7, 0x700), ("kill -9 $$", -9, 9)])
+def test_init_on_aarch64(tmp_path, script, status, raw):
+    """As the waiter of a process that it finds itself the parent of."""
+    program = tmp_path / "init"
+    subprocess.run([*AARCH64, *INIT_FLAGS, f"-I{SRC}", "-o", program, SRC / "init.c"], check=True, timeout=60)
+    reader, writer = os.pipe()
+    shell = f"(sleep 0.2; {script}) & exec {QEMU} {program} w $! 0"
+    # A subshell's $$ is its parent's: by exec of another shell it is its own.
+    shell = shell.replace(f"(sleep 0.2; {script})", f"sh -c 'sleep 0.2; {script}'")
+    child = subprocess.Popen(["sh", "-c", shell], stdin=writer)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        assert int.from_bytes(pipe.read(4), "little") == raw
+    assert child.wait(30) == status
+
+
+def test_the_extension_has_these_sources():
+    text = (ROOT / "setup.py").read_text()
+    assert [part for part in EXECUTOR + SPAWN if f'"src/{part}.c"' not in text] == []

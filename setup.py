@@ -56,6 +56,7 @@ SOURCES = [
     "src/scanmod.c",
     "src/shared.c",
     "src/spawn.c",
+    "src/status.c",
     "src/steps.c",
     "src/targets.c",
     "src/visit.c",

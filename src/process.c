@@ -4,6 +4,7 @@
 #include "spawn.h"
 
 #include "compat.h"
+#include "status.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -315,49 +316,6 @@ process_await(PyObject *module, PyObject *args)
 }
 
 
-/* What PIDFD_GET_INFO keeps of a process that is gone (6.15). */
-struct exit_info {
-    uint64_t mask, cgroup;
-    uint32_t ids[11];
-    int32_t status;
-};
-
-enum { EXIT_KNOWN = 1 << 3, STATUS_UNKNOWN = -1, STILL_THERE = -2 };
-
-
-/* The raw status of a process that somebody else has reaped, or the kernel
- * itself since SIGCHLD is ignored. */
-static int
-status_of_reaped(int pidfd)
-{
-    struct exit_info info = {.mask = EXIT_KNOWN};
-    if (ioctl(pidfd, _IOWR(0xff, 11, struct exit_info), &info) < 0
-        || !(info.mask & EXIT_KNOWN))
-        return STATUS_UNKNOWN;
-    return info.status;
-}
-
-
-/* The raw status of our child, which is reaped. */
-static int
-reap_status(int pidfd)
-{
-    siginfo_t info = {0};
-    int result;
-    do
-        result = waitid(P_PIDFD, (id_t)pidfd, &info,
-                        WEXITED | WNOHANG | __WALL);
-    while (result < 0 && errno == EINTR);
-    if (result < 0)
-        return status_of_reaped(pidfd);
-    if (info.si_pid == 0)
-        return STILL_THERE;
-    if (info.si_code == CLD_EXITED)
-        return (info.si_status & 0xff) << 8;
-    return info.si_status | (info.si_code == CLD_DUMPED ? 0x80 : 0);
-}
-
-
 /* collect(pidfd, status_fd, /): reap the process.  The raw wait status of the
  * program, as nsutil-init reported it where there is one (status_fd, else
  * -1); -1 where nobody knows it any more; None while the process runs. */
@@ -365,15 +323,12 @@ static PyObject *
 process_collect(PyObject *module, PyObject *args)
 {
     (void)module;
-    int pidfd, status_fd, reported;
+    int pidfd, status_fd;
     if (!PyArg_ParseTuple(args, "ii:collect", &pidfd, &status_fd))
         return NULL;
-    int status = reap_status(pidfd);
-    if (status == STILL_THERE)
+    int status = collect_status(pidfd, status_fd);
+    if (status == STATUS_NOT_YET)
         Py_RETURN_NONE;
-    if (status_fd >= 0
-        && read(status_fd, &reported, sizeof reported) == sizeof reported)
-        status = reported;
     return PyLong_FromLong(status);
 }
 

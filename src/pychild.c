@@ -2,6 +2,7 @@
 #include "fork.h"
 #include "forked.h"
 #include "plan.h"
+#include "status.h"
 
 #include "compat.h"
 #include "initfile.h"
@@ -344,35 +345,6 @@ child_end(PyObject *object, PyObject *unused)
 }
 
 
-/* waitid's answer as wait(2) spells it. */
-static int
-raw_status(const siginfo_t *info)
-{
-    if (info->si_code == CLD_EXITED)
-        return info->si_status << 8;
-    return info->si_status | (info->si_code == CLD_DUMPED ? 0x80 : 0);
-}
-
-
-/* Reap the child, which has ended.  init knows best what became of the
- * function's process; -1 when somebody else reaped it. */
-static int
-reap(ChildObject *self)
-{
-    siginfo_t info;
-    int reported;
-    int result = self->pidfd < 0
-                     ? -1
-                     : waitid(P_PIDFD, (id_t)self->pidfd, &info, WEXITED);
-    self->pid = 0;
-    if (self->end[STATUS] >= 0
-        && read(self->end[STATUS], &reported, sizeof reported)
-               == sizeof reported)
-        return reported;
-    return result < 0 ? -1 : raw_status(&info);
-}
-
-
 PyDoc_STRVAR(wait_doc,
 "wait($self, timeout=-1, /)\n--\n\n"
 "The wait status of the child; None when it still runs after timeout\n"
@@ -399,7 +371,8 @@ child_wait(PyObject *object, PyObject *args)
         if (PyErr_CheckSignals() < 0)
             return NULL;
     }
-    return PyLong_FromLong(reap(self));
+    self->pid = 0;
+    return PyLong_FromLong(collect_status(self->pidfd, self->end[STATUS]));
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import signal
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 import traceback
+from pathlib import Path
 
 import pytest
 import support
@@ -259,6 +261,50 @@ def test_a_process_left_behind_does_not_hang_the_call(then: str) -> None:
         os.kill(pids[0], signal.SIGKILL)
         os.close(reader)
         os.close(writer)
+
+
+def test_status_though_somebody_else_reaps() -> None:
+    """Linux 6.15 still tells; before, the status is lost, and the call ends all the same."""
+
+    def take_all(*_: object) -> None:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(-1, os.WNOHANG)
+
+    def body() -> tuple[int | None, int | None]:
+        signal.signal(signal.SIGCHLD, take_all)
+        with pytest.raises(ChildDied) as info:
+            call(os._exit, 9)
+        return info.value.status, info.value.signal
+
+    assert support.in_child(body) in {(9, None), (None, None)}
+
+
+def test_other_children_are_left_alone() -> None:
+    def body() -> tuple[int, int]:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(7)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        value = call(int, 5)
+        return value, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    assert support.in_child(body) == (5, 7)
+
+
+class Escape(BaseException):
+    """Nobody but a bare except catches it."""
+
+
+@pytest.mark.parametrize("error", [Escape(), SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
+def test_the_child_never_returns_into_the_callers_frames(error: BaseException, tmp_path: Path) -> None:
+    try:
+        call(fail, error)
+    except BaseException:
+        pass
+    finally:
+        with open(tmp_path / "log", "a") as log:
+            log.write(f"{os.getpid()}\n")
+    assert (tmp_path / "log").read_text() == f"{os.getpid()}\n"
 
 
 # The process around it

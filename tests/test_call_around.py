@@ -93,7 +93,7 @@ def test_under_xdist(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the kernel's client has its own
-def test_in_a_notebook(tmp_path: Path) -> None:
+def test_in_a_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ipykernel", reason="ipykernel is not installed")
     nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed")
     nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed")
@@ -106,7 +106,7 @@ def test_in_a_notebook(tmp_path: Path) -> None:
         nsutil.call(func, new="user pid uts".split(), hostname="inside")
     """
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(textwrap.dedent(cell))])
-    os.environ["PYTHONPATH"] = ENVIRONMENT["PYTHONPATH"]
+    monkeypatch.setenv("PYTHONPATH", ENVIRONMENT["PYTHONPATH"])
     nbclient.NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = notebook.cells[0].outputs
     assert "printed inside" in "".join(out.get("text", "") for out in outputs)

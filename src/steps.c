@@ -158,7 +158,8 @@ step_verify_ns(struct run *run, const long *arg)
 {
     (void)run;
     struct file_status found;
-    long result = sc(SYS_statx, arg[0], arg[1], 0, NSU_STATX_INO, (long)&found, 0);
+    long result = sc(SYS_statx, arg[0], arg[1], 0, NSU_STATX_INO, (long)&found,
+                     0);
     if (result < 0)
         return result;
     return found.stx_ino == (uint64_t)arg[2] ? 0 : -ESTALE;

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import pty
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +21,17 @@ from typing import NamedTuple
 import support
 
 PACKAGE = Path(__import__("nsutil").__file__).parent.parent
+
+
+def _environment() -> dict[str, str]:
+    """For ``python -m nsutil``: this nsutil, compiled once."""
+    cache = tempfile.mkdtemp(prefix="nsutil-tests-pyc-")
+    atexit.register(shutil.rmtree, cache, ignore_errors=True)
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**env, "PYTHONPATH": str(PACKAGE), "PYTHONPYCACHEPREFIX": cache}
+
+
+ENV = _environment()
 
 # What a program sees of where it is. The namespaces, maps and the like are those of every process here.
 PROBE = r"""
@@ -140,7 +154,7 @@ def tool(*argv: str, env: dict[str, str] | None = None, cwd: str | Path | None =
 
 def program(*argv: str, **options: object) -> Done:
     """``python -m nsutil ARGV``, started as a user would."""
-    env = dict(options.pop("env", None) or os.environ)  # type: ignore[call-overload]
+    env = dict(options.pop("env", None) or ENV)  # type: ignore[call-overload]
     env["PYTHONPATH"] = str(PACKAGE)
     return tool(sys.executable, "-m", "nsutil", *argv, env=env, **options)  # type: ignore[arg-type]
 

@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import support_cli
 from support import needs_program, needs_root
-from support_cli import PACKAGE, nsutil, running, tool
+from support_cli import nsutil, tool
 
 import nsutil as library
 
 needs_lsns = needs_program("lsns")
-ENV = {**os.environ, "LC_ALL": "C.UTF-8", "PYTHONPATH": str(PACKAGE)}
+ENV = {**support_cli.ENV, "LC_ALL": "C.UTF-8"}
 
 # A PID namespace with its own /proc: nothing there but this.
 SCENE = r"""

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import support_cli
 from support import in_child, needs_program, needs_root
-from support_cli import PACKAGE, PROBE, child_of, normal, nsutil, program, running, tool
+from support_cli import PROBE, child_of, normal, nsutil, program, running, tool
 
 import nsutil as library
 from nsutil._target import Process
@@ -174,7 +175,7 @@ def test_network_of_a_socket(tmp_path: Path) -> None:
         "    s = socket.socket(); inode = os.stat('/proc/thread-self/ns/net').st_ino\n"
         "os.dup2(s.fileno(), 55); print(inode, flush=True); time.sleep(60)\n"
     )
-    env = {**os.environ, "PYTHONPATH": str(PACKAGE)}
+    env = support_cli.ENV
     with subprocess.Popen([sys.executable, "-c", script], env=env, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         inode = process.stdout.readline().strip()
@@ -281,7 +282,7 @@ def test_nothing_is_imported_from_the_other_root(target: int, tmp_path: Path) ->
 
 def test_stop_and_continue(target: int) -> None:
     """With a child in between, both stop and both continue."""
-    env = {**os.environ, "PYTHONPATH": str(PACKAGE)}
+    env = support_cli.ENV
     command = [
         sys.executable,
         "-m",
@@ -305,7 +306,7 @@ def test_stop_and_continue(target: int) -> None:
 
 def test_fallback_without_pidfds(target: int) -> None:
     """Before Linux 5.8 each namespace is joined by its file."""
-    env = {**ENV, "NSUTIL_NO_NEW_CALLS": "1", "PYTHONPATH": str(PACKAGE)}
+    env = {**support_cli.ENV, "NSUTIL_NO_NEW_CALLS": "1"}
     command = [
         sys.executable,
         "-m",

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import support_cli
 from support import in_child, needs_program, needs_root
-from support_cli import PACKAGE, PROBE, child_of, normal, nsutil, program, tool
+from support_cli import PROBE, child_of, normal, nsutil, program, tool
 
 from nsutil import MNT, _ns
 
@@ -114,7 +115,7 @@ def test_same_process_without_fork() -> None:
     code = (
         "import os, sys; os.execv(sys.executable, [sys.executable, '-m', 'nsutil', 'unshare', 'sh', '-c', 'echo $$'])"
     )
-    env = {**os.environ, "PYTHONPATH": str(PACKAGE)}
+    env = support_cli.ENV
     with subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True) as process:
         assert process.communicate()[0] == f"{process.pid}\n"
 
@@ -131,7 +132,7 @@ def test_what_python_changes_is_put_back() -> None:
 
 
 def test_ignored_signals_stay_ignored() -> None:
-    env = {**os.environ, "PYTHONPATH": str(PACKAGE)}
+    env = support_cli.ENV
     script = f"trap '' INT HUP; exec {sys.executable} -m nsutil unshare -f grep SigIgn /proc/self/status"
     done = subprocess.run(["sh", "-c", script], env=env, capture_output=True, text=True, check=True)
     assert int(done.stdout.split()[1], 16) == 0b11
@@ -257,7 +258,7 @@ def test_unprivileged_with_newuidmap() -> None:
 @needs_root
 def test_owner_owns() -> None:
     code = "import nsutil; f = nsutil.current('user'); print(f.owner_uid)"
-    env = {**os.environ, "PYTHONPATH": str(PACKAGE)}
+    env = support_cli.ENV
     python = [sys.executable, "-c", code]
     done = nsutil(
         "unshare",
@@ -342,7 +343,7 @@ def test_a_failed_binding_runs_nothing(tmp_path: Path) -> None:
 
 
 def start(*argv: str) -> subprocess.Popen[str]:
-    env = {**os.environ, "PYTHONPATH": str(PACKAGE)}
+    env = support_cli.ENV
     return subprocess.Popen(
         [sys.executable, "-m", "nsutil", "unshare", *argv], env=env, stdout=subprocess.PIPE, text=True
     )

@@ -341,13 +341,13 @@ def shown(request: Request, info: NamespaceInfo) -> bool:
 
 def processes_of(request: Request, found: Snapshot) -> list[ProcessRow]:
     """The processes in the namespace that was asked for."""
-    from .._facts import _details
+    from .._facts import _ask
 
     info = next((info for info in found if info.inode == request.inode), None)
     if info is None:
         raise CommandError(f"not found namespace: {request.inode}")
     pids = info._facts.members.get(info._key, [])
-    _, details = _details([(pid, 0, 0) for pid in pids])
+    _, details = _ask([number for pid in pids for number in (0, pid)])
     return [ProcessRow(info, pid, details[pid]) for pid in pids if pid in details]
 
 

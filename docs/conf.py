@@ -35,6 +35,7 @@ extensions = [
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 suppress_warnings = ["config.cache"]
 nitpicky = True
+smartquotes = False  # -- is two hyphens here
 # Names of type checkers and of private modules; their words in the text say what is meant.
 nitpick_ignore_regex = [("py:.*", r"(nsutil\.)?_\w+(\..*)?"), ("py:class", r"[A-Z]\w*(\.(args|kwargs))?|optional|func")]
 

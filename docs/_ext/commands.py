@@ -1,6 +1,6 @@
 """Commands described by their own help texts.
 
-``.. command:: unshare`` shows the help text of ``nsutil unshare``, which is
+``{command} unshare`` shows the help text of ``nsutil unshare``, which is
 also what its command line is parsed by, as sections with lists of options.
 """
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from sphinx.application import Sphinx
 
+_IN_TEXT = re.compile(r"(--[a-z][\w-]*(?:=\w+)?)")
 _OPTION = re.compile(r"  +(-\S.*?)(?:  +(\S.*))?$")
 
 
@@ -50,25 +51,37 @@ class Command(SphinxDirective):
         elif all(line.startswith(" ") for line in lines):
             yield nodes.literal_block("", "\n".join(line[2:] for line in lines), language="text")
         else:
-            yield nodes.paragraph("", " ".join(line.strip() for line in lines))
+            yield nodes.paragraph("", "", *_words(" ".join(line.strip() for line in lines)))
 
 
 def _options(lines: list[str]) -> nodes.option_list:
     result = nodes.option_list()
-    text: nodes.paragraph | None = None
+    for spellings, text in _pairs(lines):
+        group = nodes.option_group()
+        for spelling in spellings.split(", "):
+            group += nodes.option("", nodes.option_string("", spelling))
+        paragraph = nodes.paragraph("", "", *_words(text))
+        result += nodes.option_list_item("", group, nodes.description("", paragraph))
+    return result
+
+
+def _pairs(lines: list[str]) -> list[tuple[str, str]]:
+    """Each option's spellings and text; what follows on lines of its own belongs to the text."""
+    found: list[tuple[str, str]] = []
     for line in lines:
         match = _OPTION.match(line)
         if match:
-            text = nodes.paragraph("", match[2] or "")
-            group = nodes.option_group()
-            for spelling in match[1].split(", "):
-                group += nodes.option("", nodes.option_string("", spelling))
-            result += nodes.option_list_item("", group, nodes.description("", text))
-        elif text is not None:
-            before = f"{text.astext()} " if text.astext() else ""
-            text.clear()
-            text += nodes.Text(before + line.strip())
-    return result
+            found.append((match[1], match[2] or ""))
+        elif found:
+            spellings, text = found[-1]
+            found[-1] = spellings, f"{text} {line.strip()}".lstrip()
+    return found
+
+
+def _words(text: str) -> Iterator[nodes.Node]:
+    """Text, the options in it as code."""
+    for number, part in enumerate(_IN_TEXT.split(text)):
+        yield nodes.literal("", part) if number % 2 else nodes.Text(part)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

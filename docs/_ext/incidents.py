@@ -1,6 +1,6 @@
 """The table of incidents, with the tests that are marked for them.
 
-``.. incidents:: A`` shows the rows of that section of incidents.toml.  Tests
+``{incidents} A`` shows the rows of that section of incidents.toml.  Tests
 are found by their marker, ``@pytest.mark.incident("A1", ...)`` on a function,
 a class or, as pytestmark, on a module; a marker without a row is an error.
 """
@@ -69,20 +69,20 @@ class Incidents(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         self.env.note_dependency(str(ROWS))
         tests = marked_tests()
-        lines = [".. list-table::", "   :header-rows: 1", "   :widths: 6 40 32 22", ""]
+        lines = ["````{list-table}", ":header-rows: 1", ":class: incidents", ":widths: 6 40 32 22", ""]
         lines += _row("", "What went wrong", "What holds here", "Tests")
         for ident, row in rows().items():
             if ident.startswith(self.arguments[0]):
-                names = [f"``{test}``" for test in tests.get(ident, ())]
-                holds = row["holds"].replace("`", "``")
-                lines += _row(ident, f"{row['what']} *{row['source']}*", holds, " | ".join(names) or "none yet")
-        node = nodes.container(classes=["incidents"])
+                names = "<br>".join(f"`{test}`" for test in tests.get(ident, ()))
+                lines += _row(ident, f"{row['what']} *{row['source']}*", row["holds"], names or "none yet")
+        lines.append("````")
+        node = nodes.container()
         self.state.nested_parse(StringList(lines, source=str(ROWS)), 0, node)
         return [node]
 
 
 def _row(*cells: str) -> list[str]:
-    return [f"   {'*' if number == 0 else ' '} - {cell}" for number, cell in enumerate(cells)]
+    return [f"{'*' if number == 0 else ' '} - {cell}" for number, cell in enumerate(cells)]
 
 
 def check(app: Sphinx) -> None:

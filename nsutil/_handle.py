@@ -46,15 +46,11 @@ class NamespaceFile:
         origin is the pid or the absolute path that led to it.
         """
         self._fd = -1
-        nstype = _ns.nsfs_type(fd)
+        nstype, self.device, self.inode, self.id = _ns.nsfs_identity(fd, newer_calls())
         if nstype <= 0:
             why = " (it was opened with O_PATH)" if nstype else ""
             raise NotANamespace(f"descriptor {fd} is no namespace file{why}")
-        status = os.fstat(fd)
         self.type = NSType(nstype)
-        self.inode = status.st_ino
-        self.device = status.st_dev
-        self.id = _id_of(fd, nstype)
         self._origin = origin
         self._fd = fd
 
@@ -336,18 +332,6 @@ def check_pid(pid: object) -> int:
     if not 0 < pid < 2**31:
         raise ValueError(f"a pid must be between 1 and {2**31 - 1}, not {pid}")
     return pid
-
-
-def _id_of(fd: int, nstype: int) -> int | None:
-    """The 64-bit id; None where the kernel has none."""
-    asks = (_ns.get_id, _ns.get_mntns_id) if nstype == MNT else (_ns.get_id,)
-    for ask in asks if newer_calls() else ():
-        try:
-            return ask(fd)
-        except OSError as e:
-            if e.errno != errno.ENOTTY:
-                raise
-    return None
 
 
 def _handle_of(fd: int) -> bytes | None:

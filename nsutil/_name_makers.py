@@ -16,9 +16,9 @@ from . import _ns
 from ._blocks import restore_failed
 from ._errors import step_error
 from ._handle import NamespaceFile, adopt
-from ._names import AT_FDCWD, MS_BIND, SETUP_TRIES, attempt, is_stale, open_bound
+from ._names import AT_FDCWD, MS_BIND, SETUP_TRIES, attempt, is_stale, open_bound, store_of
 from ._plan import PlanBuilder
-from ._types import CGROUP, IPC, MNT, NET, PID, TIME, USER, UTS, NSType, name_of
+from ._types import CGROUP, IPC, MNT, NET, PID, TIME, USER, UTS, NSType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +54,9 @@ def make(store: Store, path: str, options: dict[str, Any]) -> NamespaceFile:
         with store.prepared():
             return _MAKERS[store.type](path, recipe)
     try:
-        steps = _steps(store.type, tuple(options.items()))
+        # Their types too: True and 1 are one key, and not one option.
+        key = tuple([(name, value.__class__, value) for name, value in options.items()]) if options else ()
+        steps = _steps(store.type, key)
     except TypeError:  # an option that cannot be hashed: let its own check speak
         _recipe(store.type, options)
         raise
@@ -73,11 +75,11 @@ def _recipe(nstype: NSType, options: dict[str, Any]) -> Namespace:
 
 
 @lru_cache(maxsize=32)
-def _steps(nstype: NSType, options: tuple[tuple[str, Any], ...]) -> Steps:
+def _steps(nstype: NSType, options: tuple[tuple[str, Any, Any], ...]) -> Steps:
     """The same steps serve every name that is made with the same options."""
     from ._compile import thread_steps
 
-    return thread_steps(_recipe(nstype, dict(options)))
+    return thread_steps(_recipe(nstype, {key: value for key, _, value in options}))
 
 
 def make_file(path: str) -> None:
@@ -111,9 +113,11 @@ _LOCK, _FILE, _THREAD, _PLAN, _BIND, _OPEN, _BACK = range(7)
 
 def _make_apart(store: Store, path: str, steps: Steps) -> NamespaceFile:
     """File, unshare, set-up and bind in one C call."""
-    directory, file, entry = os.fsencode(store.directory), os.fsencode(path), _entry(store.type)
+    file = os.fsencode(path)
     for _ in range(SETUP_TRIES):
-        result = _ns.name_create(directory, store.mount, file, int(store.type), entry, steps.plan, steps.slots.presets)
+        result = _ns.name_create(
+            store.directory, store.mount, file, int(store.type), store.entry, steps.plan, steps.slots.presets
+        )
         if isinstance(result, int):
             return adopt(result, path)
         if result is not None:
@@ -129,18 +133,8 @@ def _failure(store: Store, path: str, steps: Steps, part: int, step: int, err: i
         restore_failed(int(store.type), err)
     if part == _LOCK:
         return step_error(err, f"lock {store.directory}", store.directory)
-    entry = os.fsdecode(_entry(store.type))
-    labels = {_FILE: f"create {path}", _THREAD: "start a thread", _BIND: f"mount: bind {entry} on {path}"}
-    return step_error(err, labels.get(part, f"open {entry}"), path)
-
-
-def _open_entry(builder: PlanBuilder, source: bytes) -> None:
-    builder.add("openat", AT_FDCWD, source, _O_NS, 0, label=f"open {source.decode()}", out=builder.slot())
-
-
-def _entry(nstype: NSType) -> bytes:
-    """What shows the namespace that the thread made: for TIME that of its children."""
-    return f"/proc/thread-self/ns/{name_of(nstype)}{'_for_children' if nstype == TIME else ''}".encode()
+    labels = {_FILE: f"create {path}", _THREAD: "start a thread", _BIND: f"mount: bind {store.entry} on {path}"}
+    return step_error(err, labels.get(part, f"open {store.entry}"), path)
 
 
 # ---------------------------------------------------------------- MNT
@@ -177,7 +171,8 @@ def _mnt_on_cpu(recipe: Namespace, cpu: int) -> NamespaceFile:
 
     steps = thread_steps(recipe)
     builder = PlanBuilder(steps.slots)
-    _open_entry(builder, _entry(MNT))
+    entry = store_of(MNT).entry
+    builder.add("openat", AT_FDCWD, entry.encode(), _O_NS, 0, label=f"open {entry}", out=builder.slot())
     parts = (steps, builder.build())
     slot = len(steps.slots.presets) - 1
     result = _ns.run_apart(tuple(part.plan for part in parts), steps.slots.presets, slot, cpu)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from . import _ns
 from ._errors import NotANamespace, step_error
-from ._types import MNT, NET, NSType, name_of
+from ._types import MNT, NET, TIME, NSType, name_of, parse_type
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +46,9 @@ class Store:
 
     def __init__(self, nstype: NSType) -> None:
         self.type = nstype
-        self.directory = "/run/netns" if nstype == NET else f"/run/nsutil/{name_of(nstype)}"
+        self.directory = "/run/netns" if nstype == NET else f"/run/nsutil/{nstype}"
+        # What shows a new namespace to the thread that made it: for TIME that of its children.
+        self.entry = f"/proc/thread-self/ns/{nstype}{'_for_children' if nstype == TIME else ''}"
         # A mount namespace cannot be bound where the bind would propagate (EINVAL).
         self._propagation = MS_PRIVATE if nstype == MNT else MS_SHARED
         # The mount that the directory was the root of when it was last set up.
@@ -143,7 +145,9 @@ class Store:
             ("move_mount", ((0,), b"", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH), -1, -1),
             ("close", ((0,),), -1, 0),
         ]
-        return _ns.run_plan(_ns.Plan(steps)) is None
+        done = _ns.run_plan(_ns.Plan(steps)) is None
+        self.mount = _ns.mount_id(self.directory)[0]
+        return done
 
 
 class Lock:
@@ -173,15 +177,16 @@ class Lock:
         self.release()
 
 
-_stores: dict[NSType, Store] = {}
+_stores: dict[NSType | int | str, Store] = {}
 
 
-def store_of(nstype: NSType) -> Store:
-    """The store of that type."""
-    store = _stores.get(nstype)
-    if store is None:
-        store = _stores[nstype] = Store(nstype)
-    return store
+def store_of(type: NSType | int | str) -> Store:
+    """The store of one type, however that is named; raises as parse_type."""
+    try:
+        return _stores[type]
+    except (KeyError, TypeError):
+        nstype = parse_type(type)
+    return _stores.setdefault(nstype, Store(nstype))
 
 
 def check_name(name: str) -> str:
@@ -190,7 +195,7 @@ def check_name(name: str) -> str:
         raise TypeError(f"a name must be a string, not {name!r}")
     if name in ("", ".", "..") or "/" in name or "\0" in name:
         raise ValueError(f"a name must be a file name without '/', not {name!r}")
-    if len(os.fsencode(name)) > NAME_MAX:
+    if len(name) > NAME_MAX // 4 and len(os.fsencode(name)) > NAME_MAX:  # a character has 4 bytes at most
         raise ValueError(f"a name must have at most {NAME_MAX} bytes, not {len(os.fsencode(name))}: {name[:40]!r}...")
     return name
 

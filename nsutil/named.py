@@ -13,10 +13,10 @@ import sys
 from builtins import list as List  # noqa: N812 - there is a list() below
 from typing import NamedTuple
 
-from . import _ns
+from . import _name_makers, _ns
 from ._errors import NotANamespace, WrongNamespaceType
 from ._names import Key, Lock, Store, is_stale, keys_of_processes, open_bound, stale, store_of, unbind
-from ._types import NET, PID, NSType, parse_type
+from ._types import NET, PID, NSType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,9 +54,7 @@ def create(name: str, type: NSType | int | str = NET, **options: Any) -> Namespa
     ValueError for a name that no file can have and for other options.
     Source: ip-netns(8), namespaces(7).
     """
-    from . import _name_makers
-
-    store = store_of(parse_type(type))
+    store = store_of(type)
     path = store.path(name)
     try:
         return _name_makers.make(store, path, options)
@@ -71,12 +69,11 @@ def attach(name: str, pid: int, type: NSType | int | str = NET) -> None:
     Raises FileExistsError when the name exists, ProcessLookupError when there
     is no such process.  Source: ip-netns(8).
     """
-    from . import _file, _name_makers
+    from . import _file
 
-    nstype = parse_type(type)
-    store = store_of(nstype)
+    store = store_of(type)
     path = store.path(name)
-    with _file.open(pid, nstype) as namespace:
+    with _file.open(pid, store.type) as namespace:
         try:
             with store.prepared():
                 _name_makers.bind_new(path, namespace.fileno())
@@ -93,32 +90,31 @@ def remove(name_or_names: str | Iterable[str], type: NSType | int | str = NET) -
     not exist, FileNotFoundError is raised and nothing is removed.  Removing
     all that there are takes little longer than removing one.
     """
-    store = store_of(parse_type(type))
+    store = store_of(type)
     names = [name_or_names] if isinstance(name_or_names, str) else List(dict.fromkeys(name_or_names))
     paths = [store.path(name) for name in names]
     if not os.path.isdir(store.directory):
-        _check_exist(paths)
+        _check_exist(store, names)
         return
     with Lock(store.directory, exclusive=True):  # whoever is making one of them is done by then
-        _check_exist(paths)
+        _check_exist(store, names)
         if store.type == PID:
-            from ._name_makers import end_named_inits
-
-            end_named_inits(paths)
+            _name_makers.end_named_inits(paths)
         if len(names) < 2 or not store.remove_all(names):
             for path in paths:
                 unbind(path)
 
 
-def _check_exist(paths: List[str]) -> None:
-    for path in paths:
-        if not os.path.lexists(path):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+def _check_exist(store: Store, names: List[str]) -> None:
+    there = set(store.names())
+    for name in names:
+        if name not in there:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), store.path(name))
 
 
 def list(type: NSType | int | str = NET) -> List[str]:  # noqa: A001
     """All names of a type, sorted; also those whose namespace is gone."""
-    return store_of(parse_type(type)).names()
+    return store_of(type).names()
 
 
 def open(name: str, type: NSType | int | str = NET) -> NamespaceFile:
@@ -128,16 +124,16 @@ def open(name: str, type: NSType | int | str = NET) -> NamespaceFile:
     stale file and for a symlink, which is never followed, and
     WrongNamespaceType when something else was bound there.
     """
-    nstype = parse_type(type)
-    path = store_of(nstype).path(name)
+    store = store_of(type)
+    path = store.path(name)
     file = open_bound(path)
     if file is None and not is_stale(path):  # it was just being made
         file = open_bound(path)
     if file is None:
         raise NotANamespace(f"{path} is a symlink") if os.path.islink(path) else stale(path)
-    if file.type != nstype:
+    if file.type != store.type:
         file.close()
-        raise WrongNamespaceType(f"{path} is a {file.type} namespace, not a {nstype} namespace")
+        raise WrongNamespaceType(f"{path} is a {file.type} namespace, not a {store.type} namespace")
     return file
 
 
@@ -146,10 +142,9 @@ def pids(name: str, type: NSType | int | str = NET) -> List[int]:
 
     Errors as :func:`open`.
     """
-    nstype = parse_type(type)
-    with open(name, nstype) as file:
+    with open(name, type) as file:
         key = Key(file.device, file.inode)
-        return sorted(pid for pid, other in keys_of_processes(nstype) if other == key)
+        return sorted(pid for pid, other in keys_of_processes(file.type) if other == key)
 
 
 def identify(pid: int, type: NSType | int | str = NET) -> List[str]:
@@ -160,9 +155,9 @@ def identify(pid: int, type: NSType | int | str = NET) -> List[str]:
     """
     from . import _file
 
-    nstype = parse_type(type)
-    with _file.open(pid, nstype) as file:
-        return _names_of(store_of(nstype), file)
+    store = store_of(type)
+    with _file.open(pid, store.type) as file:
+        return _names_of(store, file)
 
 
 def _names_of(store: Store, file: NamespaceFile) -> List[str]:
@@ -212,8 +207,7 @@ class Watch:
     ``ip netns monitor``.
     """
 
-    def __init__(self, nstype: NSType) -> None:
-        store = store_of(nstype)
+    def __init__(self, store: Store) -> None:
         store.make_directory()
         mask = _IN_CREATE | _IN_DELETE | _IN_MOVED_FROM | _IN_MOVED_TO | _IN_ONLYDIR
         self._fd = _ns.inotify(store.directory, mask)
@@ -281,4 +275,4 @@ def watch(type: NSType | int | str = NET) -> Watch:
     The directory is made where it is missing.  Source: inotify(7),
     ``ip netns monitor``.
     """
-    return Watch(parse_type(type))
+    return Watch(store_of(type))

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -40,6 +41,53 @@ nsfs_type(PyObject *module, PyObject *object)
     if (about.f_type == NSU_NSFS_MAGIC)
         type = ioctl(fd, NSU_GET_NSTYPE);
     return PyLong_FromLong(type);
+}
+
+
+/* The 64-bit id into *id: 1, 0 where the kernel has none, -1 with errno. */
+static int
+unique_id(int fd, int type, uint64_t *id)
+{
+    int result = ioctl(fd, NSU_GET_ID, id);
+    if (result < 0 && errno == ENOTTY && type == CLONE_NEWNS)
+        result = ioctl(fd, NSU_GET_MNTNS_ID, id);
+    if (result < 0)
+        return errno == ENOTTY ? 0 : -1;
+    return 1;
+}
+
+
+PyDoc_STRVAR(nsfs_identity_doc,
+"nsfs_identity($module, fd, newer, /)\n--\n\n"
+"(type, device, inode, id) of a descriptor: nsfs_type, fstat(2), and the\n"
+"64-bit id, None where the kernel has none or newer is false.");
+
+static PyObject *
+nsfs_identity(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    int fd, type = 0;
+    uint64_t id = 0;
+    struct statfs about;
+    struct stat st;
+    (void)module;
+    if (nargs != 2) {
+        PyErr_SetString(PyExc_TypeError, "nsfs_identity takes 2 arguments");
+        return NULL;
+    }
+    int newer = PyObject_IsTrue(args[1]);
+    if (newer < 0 || ns_as_fd(args[0], &fd) < 0)
+        return NULL;
+    if (fstatfs(fd, &about) < 0 || fstat(fd, &st) < 0)
+        return ns_oserror_of(errno, args[0]);
+    if (about.f_type == NSU_NSFS_MAGIC)
+        type = ioctl(fd, NSU_GET_NSTYPE);
+    int known = newer && type > 0 ? unique_id(fd, type, &id) : 0;
+    if (known < 0)
+        return ns_oserror_of(errno, args[0]);
+    PyObject *number =
+        known ? PyLong_FromUnsignedLongLong(id) : Py_NewRef(Py_None);
+    return Py_BuildValue("iKKN", type, (unsigned long long)st.st_dev,
+                         (unsigned long long)st.st_ino, number);
 }
 
 
@@ -206,6 +254,7 @@ PyMethodDef handle_methods[] = {
     {"nsfs_type", nsfs_type, METH_O, nsfs_type_doc},
     {"nsfs_handle", nsfs_handle, METH_O, nsfs_handle_doc},
     {"open_nsfs_handle", open_nsfs_handle, METH_O, open_nsfs_handle_doc},
+    FAST(nsfs_identity),
     FAST(socket_in),
     FAST(open_in),
     {NULL, NULL, 0, NULL},

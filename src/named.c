@@ -151,13 +151,12 @@ create_inside(void *arg)
 }
 
 
-/* Whether this process has one thread: /proc/self/task has a link for each
- * and two of its own. */
+/* Whether this process has one thread: only then does unshare(2) take this
+ * flag, and does nothing. */
 static bool
 is_alone(void)
 {
-    struct stat task;
-    return stat("/proc/self/task", &task) == 0 && task.st_nlink == 3;
+    return sc(SYS_unshare, CLONE_THREAD, 0, 0, 0, 0, 0) == 0;
 }
 
 
@@ -269,7 +268,7 @@ name_create(PyObject *module, PyObject *args)
     PyObject *plan, *slots;
     struct creation job = {.fd = -1};
     int type;
-    if (!PyArg_ParseTuple(args, "yKyiyOO:name_create", &job.directory,
+    if (!PyArg_ParseTuple(args, "sKyisOO:name_create", &job.directory,
                           &job.mount, &job.path, &type, &job.entry, &plan,
                           &slots))
         return NULL;

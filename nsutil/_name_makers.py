@@ -224,6 +224,8 @@ def _bind_held(path: str, pidfd: int) -> NamespaceFile:
 _HELD = (b"nsutil-init\0w\x000\x009\0named\0", b"nsutil-init\0w\x000\x000\0named\0")
 # Processes that were killed may take a moment to go.
 _END_TIMEOUT = 5.0
+# A command line that stays empty this long, in milliseconds, was emptied on purpose.
+_EXEC_TRIES = 1000
 # More pidfds than this are not held at a time.
 _AT_ONCE = 100
 
@@ -261,7 +263,7 @@ def _kill_named_init(path: str) -> list[int]:
     except ProcessLookupError:
         return []
     try:
-        if not _is_held(pid):
+        if not _is_held(pid, pidfd):
             os.close(pidfd)
             return []
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
@@ -271,12 +273,19 @@ def _kill_named_init(path: str) -> list[int]:
     return [pidfd]
 
 
-def _is_held(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return file.read() in _HELD
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+def _is_held(pid: int, pidfd: int) -> bool:
+    """By its command line, which is empty for a moment while it becomes what it is to be, and when it has ended."""
+    ended = select.poll()
+    ended.register(pidfd, select.POLLIN)
+    for _ in range(_EXEC_TRIES):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                line = file.read()
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        if line or ended.poll(1):
+            return line in _HELD
+    return False
 
 
 _MAKERS = {MNT: _make_mnt, PID: _make_pid, USER: _make_user}

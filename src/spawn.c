@@ -20,6 +20,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+/* A child that ran a program never left the functions it was in. */
+#define UNPOISON(start, size) ASAN_UNPOISON_MEMORY_REGION(start, size)
+#else
+#define UNPOISON(start, size) ((void)0)
+#endif
+
 enum { LEVEL_SIZE = SPAWN_STACK + SPAWN_GUARD };
 
 
@@ -32,8 +40,10 @@ static int
 take_stacks(struct spawn *s)
 {
     s->stack = __atomic_exchange_n(&spare_stacks, NULL, __ATOMIC_ACQUIRE);
-    if (s->stack)
+    if (s->stack) {
+        UNPOISON(s->stack, SPAWN_LEVELS * LEVEL_SIZE);
         return 0;
+    }
     void *memory =
         mmap(NULL, SPAWN_LEVELS * LEVEL_SIZE, PROT_NONE,
              MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE, -1, 0);

@@ -18,7 +18,7 @@ from ._types import MNT, NET, TIME, NSType, name_of, parse_type
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any, Self
+    from typing import Self
 
     from ._handle import NamespaceFile
     from ._plan import Argument
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 MS_BIND, MS_REC, MS_PRIVATE, MS_SHARED = 0x1000, 0x4000, 0x40000, 0x100000
 MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
 AT_FDCWD = -100
-OPEN_TREE_CLONE, MOVE_MOUNT_F_EMPTY_PATH = 1, 4
 NAME_MAX = 255
+NO_MOUNT = 2**64 - 1
 # Somebody else may remove everything between set-up and use, but not for ever.
 SETUP_TRIES = 100
 # A name that was just unmounted may be busy for a moment.
@@ -52,7 +52,7 @@ class Store:
         # A mount namespace cannot be bound where the bind would propagate (EINVAL).
         self._propagation = MS_PRIVATE if nstype == MNT else MS_SHARED
         # The mount that the directory was the root of when it was last set up.
-        self.mount = 0
+        self.mount = NO_MOUNT
 
     def path(self, name: str) -> str:
         """The file of a name; ValueError for one that no file can have."""
@@ -135,17 +135,7 @@ class Store:
 
         The directory's files, and the file system where it has its own, stay.
         """
-        if _mount_at(self.directory) is None:
-            return False
-        path = os.fsencode(self.directory)
-        steps: list[tuple[str, tuple[Any, ...], int, int]] = [
-            ("open_tree", (AT_FDCWD, path, OPEN_TREE_CLONE | os.O_CLOEXEC), 0, 0),
-            ("umount2", (path, MNT_DETACH | UMOUNT_NOFOLLOW), -1, 0),
-            # Where this fails, the next creation binds the directory anew.
-            ("move_mount", ((0,), b"", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH), -1, -1),
-            ("close", ((0,),), -1, 0),
-        ]
-        done = _ns.run_plan(_ns.Plan(steps)) is None
+        done = _ns.swap_mount(self.directory) == 0
         self.mount = _ns.mount_id(self.directory)[0]
         return done
 

@@ -127,6 +127,10 @@ struct file_status {
     uint64_t stx_spare[13];
 };
 
+/* open_tree(2) and move_mount(2), 5.2. */
+#define NSU_OPEN_TREE_CLONE 1
+#define NSU_MOVE_MOUNT_F_EMPTY_PATH 4
+
 #define NSU_AT_STATX_DONT_SYNC 0x4000
 #define NSU_STATX_TYPE 0x001u
 #define NSU_STATX_INO 0x100u

@@ -230,6 +230,11 @@ identify_mount(int fd, const char *path, int flags, unsigned long long *id,
                      (long)&found, 0);
     *id = found.stx_mnt_id;
     *is_root = (found.stx_attributes & NSU_STATX_ATTR_MOUNT_ROOT) != 0;
+    if (!newer_calls()
+        || !(found.stx_attributes_mask & NSU_STATX_ATTR_MOUNT_ROOT)) {
+        *id = 0; /* before 5.8: not to be known, taken for granted */
+        *is_root = true;
+    }
     return result;
 }
 
@@ -310,6 +315,35 @@ mount_id(PyObject *module, PyObject *args)
 }
 
 
+/* swap_mount(path): put a copy of the mount that path is the root of in its
+ * place, without what is mounted below it.  The errno of the failure, when
+ * nothing is changed; else 0.  Should the copy not go there, the files stay
+ * without a mount of their own. */
+static PyObject *
+swap_mount(PyObject *module, PyObject *args)
+{
+    const char *path;
+    long result;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "s:swap_mount", &path))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    long fd = sc(SYS_open_tree, AT_FDCWD, (long)path,
+                 NSU_OPEN_TREE_CLONE | O_CLOEXEC, 0, 0, 0);
+    result = fd;
+    if (fd >= 0) {
+        result = sc(SYS_umount2, (long)path, MNT_DETACH | UMOUNT_NOFOLLOW, 0,
+                    0, 0, 0);
+        if (result >= 0)
+            sc(SYS_move_mount, fd, (long)"", AT_FDCWD, (long)path,
+               NSU_MOVE_MOUNT_F_EMPTY_PATH, 0);
+        sc(SYS_close, fd, 0, 0, 0, 0, 0);
+    }
+    Py_END_ALLOW_THREADS
+    return PyLong_FromLong(result < 0 ? -result : 0);
+}
+
+
 /* inotify(path, mask): a descriptor that reports events of that directory. */
 static PyObject *
 watch_directory(PyObject *module, PyObject *args)
@@ -348,6 +382,10 @@ PyMethodDef name_methods[] = {
     {"mount_id", mount_id, METH_VARARGS,
      "mount_id($module, path, /)\n--\n\n"
      "(id of the mount that path lies on, whether path is its root)."},
+    {"swap_mount", swap_mount, METH_VARARGS,
+     "swap_mount($module, path, /)\n--\n\n"
+     "Replace the mount at path by a copy without the mounts below it: 0, or\n"
+     "the errno when nothing was done."},
     {"inotify", watch_directory, METH_VARARGS,
      "inotify($module, path, mask, /)\n--\n\n"
      "A descriptor that reports the events of a directory (inotify(7))."},

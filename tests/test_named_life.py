@@ -7,6 +7,7 @@ import random
 import select
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -276,6 +277,30 @@ def test_removing_all_removes_them_everywhere() -> None:
         named.create("again").close()
         assert len(mounts_below("/run/netns")) == 2
         named.remove("again")
+
+    apart(body)
+
+
+def test_without_newer_calls() -> None:
+    """What Linux before 5.8 cannot tell about mounts is not needed."""
+
+    def body() -> None:
+        code = """
+import os
+from nsutil import named, NET, MNT
+for nstype in (NET, MNT):
+    for name in ("a", "b", "c"):
+        named.create(name, nstype)
+    named.remove("b", nstype)
+    named.remove(["a", "c"], nstype)
+    assert named.list(nstype) == []
+    named.create("d", nstype)
+    named.open("d", nstype)
+"""
+        env = {**os.environ, "NSUTIL_NO_NEW_CALLS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        subprocess.run([sys.executable, "-c", code], check=True, env=env)
+        assert named.list() == named.list(MNT) == ["d"]
+        assert len(mounts_below("/run/netns")) == len(mounts_below("/run/nsutil/mnt")) == 2
 
     apart(body)
 

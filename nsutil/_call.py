@@ -27,7 +27,7 @@ def call(func: Callable[..., R], /, *args: Any, new: Types = 0, **options: Any) 
     """Call ``func(*args)`` in a forked child in namespaces; its value comes back.
 
     ``new`` and ``options`` are those of Namespace; keywords for func itself go
-    through ``Namespace(...).call(func, *args, **kwargs)``, which see.
+    through ``Namespace(...).call(func, *args, **kwargs)``, which see for errors.
     """
     from ._recipe import Namespace
 

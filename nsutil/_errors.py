@@ -50,14 +50,14 @@ class ChildDied(RuntimeError):
 
 
 class StaleReference(OSError):
-    """The namespace that a reference named is gone (errno ESTALE)."""
+    """The namespace that a reference named is gone, or nothing leads to it (errno ESTALE)."""
 
     def __init__(self, message: str, filename: str | None = None) -> None:
         super().__init__(errno.ESTALE, message, filename)
 
 
 class NotANamespace(ValueError):
-    """A file that is no namespace file."""
+    """A file that is no namespace file, or a name whose namespace is gone."""
 
 
 class WrongNamespaceType(ValueError):

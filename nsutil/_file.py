@@ -78,6 +78,8 @@ def current(type: Type) -> NamespaceFile:
     """The namespace of that type that the calling thread is in.
 
     type: an NSType or a name, or "pid_for_children", "time_for_children": those of its next child.
+    Raises ValueError for an unknown type.  proc_pid_ns(5); by a pidfd of the thread, Linux 6.9; before
+    that FileNotFoundError for "pid_for_children" of a PID namespace without a first process.
     """
     entry, thread = _entry_of(type), threading.get_native_id()
     if newer_calls():

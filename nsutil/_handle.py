@@ -66,7 +66,7 @@ class NamespaceFile:
         return self._fd < 0
 
     def close(self) -> None:
-        """Let go of the namespace; what this file knows about it stays."""
+        """Let go of the namespace; what this file knows about it stays.  Closing twice is no error."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
@@ -106,7 +106,7 @@ class NamespaceFile:
     def owner(self) -> NamespaceFile | None:
         """The user namespace that owns this one; None where the kernel shows none to the caller.
 
-        For USER it is the parent.  Linux 4.9, NS_GET_USERNS of ioctl_nsfs(2).
+        For USER it is the parent.  ValueError when closed.  Linux 4.9, NS_GET_USERNS of ioctl_nsfs(2).
         """
         return self._relative(_ns.get_userns, "owner")
 
@@ -148,7 +148,10 @@ class NamespaceFile:
             raise step_error(failure[1], f"bind {self!r} on a file", os.fsencode(path))
 
     def reference(self) -> NamespaceReference:
-        """What finds this namespace again without keeping it alive; picklable."""
+        """What finds this namespace again without keeping it alive; picklable.
+
+        ValueError when closed.  By its nsfs file handle (Linux 6.18), else by process or path.
+        """
         from ._reference import refer
 
         return refer(self, _handle_of(self.fileno()), self._origin)

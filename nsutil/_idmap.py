@@ -38,7 +38,7 @@ class IdMap(Value):
     """Ids ``outside`` and following appear as ``inside`` and following, ``count`` of them.
 
     All are ints from 0 to 4294967294.  Raises TypeError for other types,
-    ValueError for a range that is empty or too large.  Source:
+    ValueError for a range that is empty or too large.  Linux 3.8.  Source:
     user_namespaces(7).
     """
 

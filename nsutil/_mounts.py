@@ -183,7 +183,8 @@ class Tmpfs(Mount):
 
     ``size``: bytes as an int, or a str as tmpfs takes it ("64m", "50%"); None
     is half of the memory.  ``mode``: the permissions of its root directory,
-    None is 0o1777.  Source: tmpfs(5).
+    None is 0o1777.  Raises TypeError or ValueError for others.  Source:
+    tmpfs(5).
     """
 
     __slots__ = ("dst", "size", "mode")  # noqa: RUF023
@@ -238,8 +239,8 @@ class Proc(Mount):
 class Sysfs(Mount):
     """A sysfs on ``dst`` that shows the NET namespace's devices (nosuid, nodev, noexec).
 
-    In a new user namespace it needs a new NET namespace too.  Source:
-    sysfs(5), network_namespaces(7).
+    In a new user namespace it needs a new NET namespace too (PermissionError
+    otherwise).  Source: sysfs(5), network_namespaces(7).
     """
 
     __slots__ = ("dst",)
@@ -254,8 +255,8 @@ class Sysfs(Mount):
 class Mqueue(Mount):
     """The POSIX message queues of the IPC namespace on ``dst`` (nosuid, nodev, noexec).
 
-    In a new user namespace it needs a new IPC namespace too.  Source:
-    mq_overview(7).
+    In a new user namespace it needs a new IPC namespace too (PermissionError
+    otherwise).  Source: mq_overview(7).
     """
 
     __slots__ = ("dst",)
@@ -312,8 +313,10 @@ class Overlay(Mount):
     directories at least.  All of them are looked up outside when the mount is
     made.  Any name will do, also with commas, colons and backslashes.
 
-    In a new user namespace it needs Linux 5.11.  Source: overlayfs in the
-    kernel's Documentation/filesystems.
+    Raises ValueError for ``upper`` without ``work`` and for paths of more than
+    a page together; OSError as the kernel says, EINVAL where ``upper`` is itself
+    on an overlay.  In a new user namespace it needs Linux 5.11.  Source:
+    mount(2); overlayfs in the kernel's Documentation/filesystems.
     """
 
     __slots__ = ("lower", "upper", "work", "dst")  # noqa: RUF023
@@ -365,7 +368,7 @@ class File(Mount):
 
     It is made on a file system of the recipe only (a Tmpfs, Dev or Overlay
     before it), with the directories to it; FileNotFoundError elsewhere,
-    FileExistsError where there is anything already.
+    FileExistsError where there is anything already.  Source: open(2).
     """
 
     __slots__ = ("dst", "data")  # noqa: RUF023
@@ -386,7 +389,8 @@ class File(Mount):
 class Symlink(Mount):
     """A new symlink ``dst`` to ``target`` (any text).
 
-    Made where ``File`` may make a file; an equal symlink may be there already.
+    Made where ``File`` may make a file; an equal symlink may be there already,
+    anything else is FileExistsError.  Source: symlink(2).
     """
 
     __slots__ = ("target", "dst")  # noqa: RUF023

@@ -16,7 +16,8 @@ class NamespaceSet:
     """Namespaces by type: ``inside.net``, ``inside[NET]``, ``inside["net"]``, iteration by type name.
 
     Each is opened when it is first asked for and is valid from then on, until it or the set is
-    closed.  A context manager that closes the set.
+    closed.  A context manager that closes the set.  AttributeError or KeyError for a type that is not
+    in it; ValueError when it is closed, or when the block is over and the type was not opened in it.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class NamespaceSet:
         return f"<NamespaceSet {self.types}{' closed' if self._closed else ''}>"
 
     def close(self) -> None:
-        """Close the files; namespaces that nothing else holds end."""
+        """Close the files, once; namespaces that nothing else holds end, nsutil's init included."""
         self._closed = True
         for file in self._files.values():
             if not callable(file):

@@ -142,7 +142,7 @@ class Popen(subprocess.Popen[AnyStr]):
 
     @property
     def pidfd(self) -> int:
-        """The pidfd of the direct child, still owned by this object; -1 once that is closed."""
+        """The pidfd of the direct child, owned by this object; -1 once that is closed.  pidfd_open(2)."""
         return self._pidfd.number if self._pidfd is not None else -1
 
     def _collect(self, deadstate: int | None, collect: Callable[[int, int], int | None] = _ns.collect) -> None:
@@ -195,6 +195,7 @@ class Popen(subprocess.Popen[AnyStr]):
 
         It goes by pidfd and never to a stranger.  nsutil's init hands signals
         on; SIGKILL ends it, and with it every process of a new PID namespace.
+        PermissionError where the program is another user's.  pidfd_send_signal(2).
         """
         if self.poll() is not None:
             return
@@ -226,7 +227,10 @@ class Popen(subprocess.Popen[AnyStr]):
 
     @property
     def namespaces(self) -> NamespaceSet:
-        """The namespaces of the program, each opened when it is first asked for."""
+        """The namespaces of the program, each opened when it is first asked for.
+
+        Opening raises ProcessLookupError when the program has ended.
+        """
         from ._file import NamespaceSet
         from ._file import open as open_namespace
 

@@ -71,8 +71,17 @@ RECIPE_OPTIONS = frozenset({"new", "enter", *DEFAULTS})
 class Namespace(_ns.Block):
     """Namespaces to make (``new``) and to join (``enter``), with their set-up.
 
-    Options are described in the reference; those that need a type that is not
-    new, and those that contradict each other, are a ValueError here.
+    ``new``: a flag, a name, or an iterable of either.  ``enter``: what ``enter()`` takes as a target,
+    or a recipe of it.  Options are described in the reference ("Options").  A recipe never changes,
+    compares and hashes by value, pickles, and each option is an attribute of the same name.
+
+    ``with recipe:`` enters on the calling thread and restores at the end; ``@recipe`` does so around
+    each call of a function.  Entering raises ValueError for types and options that a block can't undo,
+    the OSError of the step that failed, and RestoreError on a thread that could not be restored
+    before; leaving raises RestoreError, and RuntimeError out of order, on another thread or after a fork.
+
+    Raises TypeError for values of a wrong type; ValueError for values out of range, unknown names,
+    options that need a type which is not new, and contradictions.  Linux 5.4.  Source: namespaces(7).
     """
 
     __slots__ = ("_children", "_joins", "_new", "_options", "_plans", "_steps", "_types")
@@ -145,7 +154,7 @@ class Namespace(_ns.Block):
 
     @property
     def enter(self) -> tuple[Join, ...]:
-        """The pinned targets to join."""
+        """The targets to join, pinned: processes by pidfd, files by descriptor."""
         return self._joins
 
     @property
@@ -175,7 +184,7 @@ class Namespace(_ns.Block):
         raise AttributeError("a recipe cannot be changed")
 
     def replace(self, **changes: Any) -> Namespace:
-        """A copy with some options changed."""
+        """A copy with some options changed, ``new`` and ``enter`` among them; errors as Namespace."""
         return Namespace(**{**self._keywords(), **changes})
 
     def _keywords(self) -> dict[str, Any]:
@@ -246,13 +255,22 @@ class Namespace(_ns.Block):
     # ------------------------------------------------------- other places
 
     def run(self, args: Any, **options: Any) -> subprocess.CompletedProcess[Any]:
-        """Run a program in these namespaces; options and result as subprocess.run."""
+        """Run a program in these namespaces and wait; options and result as subprocess.run.
+
+        ``timeout`` (seconds, by default the recipe's) ends the whole tree.  Raises
+        subprocess.TimeoutExpired, subprocess.CalledProcessError with ``check=True``, FileNotFoundError for
+        a missing program, the OSError of a step that failed, and TypeError for recipe options, which belong
+        into the recipe.
+        """
         from ._process import run_recipe
 
         return run_recipe(self, args, **options)
 
     def popen(self, args: Any, **options: Any) -> Popen[Any]:
-        """Start a program in these namespaces; options as subprocess.Popen."""
+        """Start a program in these namespaces; options as subprocess.Popen, errors as ``run()``.
+
+        The result is a nsutil.Popen, which is a subprocess.Popen.
+        """
         from ._process import spawn_recipe
 
         return spawn_recipe(self, args, **options)
@@ -276,7 +294,14 @@ class Namespace(_ns.Block):
         return call_recipe(self, func, args, kwargs)
 
     def thread(self, func: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        """Call a function on a fresh thread in these namespaces."""
+        """Call a function on a fresh thread in these namespaces; the result is a Future.
+
+        The thread ends with the function, so new PID and TIME and, in any process, MNT are possible too.
+        The context variables are the caller's.  A step that fails is the OSError of the Future.
+
+        Raises ValueError for USER, joined TIME, and options that concern a whole process; TypeError for
+        what is no function.
+        """
         from ._thread import thread_recipe
 
         return thread_recipe(self, func, args, kwargs)
@@ -297,7 +322,13 @@ class Namespace(_ns.Block):
         return executor_recipe(self, max_workers, kind)
 
     def create(self) -> NamespaceSet:
-        """Make the namespaces and hold them by descriptors, with nobody inside."""
+        """Make the namespaces and hold them by descriptors, with nobody inside.
+
+        The NamespaceSet that is returned closes them; a new PID namespace has nsutil's init in it until
+        then, and ends with it.  Works for all eight types.
+
+        Raises ValueError for options that only a program has, the OSError of a step that failed.
+        """
         from ._create import create_recipe
 
         return create_recipe(self)
@@ -335,14 +366,16 @@ def enter(
 ) -> Namespace:
     """A recipe that joins existing namespaces.
 
-    Exactly one of ``target`` (NamespaceFile, NamespaceSet, Popen, a reference,
-    a pid, a path, or a list of these), ``pid``, ``pidfd``, ``path``, ``name``
-    (of a named namespace, NET unless ``types`` says else) and ``fd`` is given.
-    ``types=None`` takes every type in which the target differs from the
-    caller.  Other options are those of Namespace.
+    Exactly one of ``target`` (NamespaceFile, NamespaceSet, Popen, a reference, a pid, a path, or a list
+    of these), ``pid``, ``pidfd``, ``path``, ``name`` (of a named namespace, NET unless ``types`` says
+    else) and ``fd`` is given.  ``types=None`` takes every type in which the target differs from the
+    caller.  Other options are those of Namespace.  Targets are pinned at once: when a process has
+    ended, using the recipe is an error, whoever has its number by then.
 
-    Raises ProcessLookupError for a pid that does not exist, PermissionError
-    where the target may not be looked at, ValueError for bad input.
+    Raises ProcessLookupError for a pid that does not exist, PermissionError where the target may not
+    be looked at (ptrace(2), PTRACE_MODE_READ), FileNotFoundError, NotANamespace, WrongNamespaceType,
+    StaleReference, ValueError for bad input and for the own user namespace, TypeError.
+    Source: setns(2); several types at once by pidfd, Linux 5.8.
     """
     from ._target import Process, join_process, resolve, resolve_fd
 

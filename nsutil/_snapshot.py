@@ -217,7 +217,7 @@ class Snapshot:
         return self._facts.unseen
 
     def of(self, pid: int) -> dict[NSType, NamespaceInfo]:
-        """The namespaces of a process; empty for one that was not there or hides them."""
+        """The namespaces of a process by type; empty for one that was not there or hides them. TypeError for no int."""
         if isinstance(pid, bool) or not isinstance(pid, int):
             raise TypeError(f"pid must be an int, not {pid!r}")
         keys = set(self._keys)
@@ -225,7 +225,10 @@ class Snapshot:
         return {info.type: info for info in mine}
 
     def holders(self, ns: object) -> list[Holder]:
-        """Who holds a namespace: a NamespaceInfo, a NamespaceFile, or an inode number. Empty when nobody was seen."""
+        """Who holds a namespace: a NamespaceInfo, a NamespaceFile, or an inode number. Empty when nobody was seen.
+
+        TypeError for anything else.
+        """
         inode = ns if isinstance(ns, int) and not isinstance(ns, bool) else getattr(ns, "inode", None)
         if not isinstance(inode, int):
             raise TypeError(f"a namespace or an inode number is needed, not {ns!r}")

@@ -16,7 +16,7 @@ class NSType(IntFlag):
     """A namespace type or a set of types; the values are CLONE_NEW* of clone(2).
 
     ``str()`` of a single type is its name in /proc/PID/ns, of a set the names
-    joined by ``|``.
+    joined by ``|``.  Source: namespaces(7); TIME needs Linux 5.6, CGROUP 4.6.
     """
 
     CGROUP = 0x02000000

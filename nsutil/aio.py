@@ -64,7 +64,8 @@ class Process:
     """A program in namespaces, with the interface of asyncio.subprocess.Process.
 
     ``pid``, ``returncode``, ``stdin``, ``stdout``, ``stderr``; ``popen`` is the
-    nsutil.Popen underneath (``program_pid``, ``namespaces``, ...).
+    nsutil.Popen underneath (``program_pid``, ``namespaces``, ...).  Made by
+    :func:`create_subprocess_exec`.
     """
 
     def __init__(self, popen: Popen[bytes]) -> None:
@@ -109,14 +110,14 @@ class Process:
         return asyncio.StreamWriter(transport, protocol, None, loop)
 
     async def wait(self) -> int:
-        """Wait for the end; the return code."""
+        """Wait for the end, by pidfd; the return code, -N after signal N."""
         while self.popen.poll() is None:
             await _readable(self.popen.pidfd)
         assert self.popen.returncode is not None
         return self.popen.returncode
 
     async def communicate(self, input: bytes | None = None) -> tuple[bytes | None, bytes | None]:
-        """Send ``input``, read all output, wait for the end."""
+        """Send ``input`` (bytes), read all output, wait for the end; (stdout, stderr), None where there is no pipe."""
         feed = self._feed(input) if self.stdin is not None else _nothing()
         _, stdout, stderr = await asyncio.gather(feed, _read_all(self.stdout), _read_all(self.stderr))
         await self.wait()
@@ -133,7 +134,7 @@ class Process:
         self.stdin.close()
 
     def send_signal(self, signal: int) -> None:
-        """Send a signal to the program."""
+        """Send a signal to the program; nothing once it has ended."""
         self.popen.send_signal(signal)
 
     def terminate(self) -> None:
@@ -249,9 +250,10 @@ def _decoder(text: bool | None, encoding: str | None, errors: str | None) -> Cal
 
 
 async def call(func: Callable[..., R], *args: Any, new: Types = 0, **options: Any) -> R:
-    """Call a function in a forked child in namespaces, as nsutil.call.
+    """Call a function in a forked child in namespaces, as nsutil.call, with its errors.
 
-    Cancelling the task kills the child and waits for its end.
+    Cancelling the task kills the child and waits for its end.  ``timeout``
+    (seconds) among the options raises TimeoutError.
     """
     from ._call import serve
     from ._fork import Forked
@@ -284,8 +286,10 @@ async def open_connection(
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A TCP connection made inside a NET namespace, as asyncio.open_connection.
 
-    ``enter``: what nsutil.enter takes, with a NET namespace.  Names are looked
-    up outside.  ``options``: those of asyncio.open_connection (ssl, ...).
+    ``enter``: what nsutil.enter takes, with a NET namespace; ValueError for
+    none.  Names are looked up outside.  ``options``: those of
+    asyncio.open_connection (ssl, ...).  OSError when no address answers,
+    PermissionError without CAP_SYS_ADMIN to enter.
     """
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=_STREAM)
@@ -313,7 +317,11 @@ async def start_server(
     limit: int = _LIMIT,
     **options: Any,
 ) -> asyncio.Server:
-    """A TCP server that listens inside a NET namespace, as asyncio.start_server."""
+    """A TCP server that listens inside a NET namespace, as asyncio.start_server.
+
+    ``enter`` and errors as :func:`open_connection`.  The callback runs in the
+    loop, outside.
+    """
     import socket
 
     loop = asyncio.get_running_loop()

@@ -100,8 +100,10 @@ def check(new: Types = ALL, **options: Any) -> Report:
     the start of a program or function is really done, in children, with all
     types and options together: both in the way of ``run``, where the clone
     makes the namespaces, and in the way of ``call``, where unshare does.
+    Nothing of it stays.
 
-    Raises ValueError and TypeError as Namespace does.
+    Raises ValueError and TypeError as Namespace does, and nothing else for what
+    does not work.
     """
     from ._recipe import Namespace
 

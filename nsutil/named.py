@@ -89,6 +89,7 @@ def remove(name_or_names: str | Iterable[str], type: NSType | int | str = NET) -
     ends with all its processes.  All names are looked at first: when one does
     not exist, FileNotFoundError is raised and nothing is removed.  Removing
     all that there are takes little longer than removing one.
+    PermissionError without CAP_SYS_ADMIN.  Source: ip-netns(8), umount(2).
     """
     store = store_of(type)
     names = [name_or_names] if isinstance(name_or_names, str) else List(dict.fromkeys(name_or_names))
@@ -113,7 +114,7 @@ def _check_exist(store: Store, names: List[str]) -> None:
 
 
 def list(type: NSType | int | str = NET) -> List[str]:  # noqa: A001
-    """All names of a type, sorted; also those whose namespace is gone."""
+    """All names of a type, sorted; also those whose namespace is gone.  Source: ip-netns(8)."""
     return store_of(type).names()
 
 
@@ -122,7 +123,8 @@ def open(name: str, type: NSType | int | str = NET) -> NamespaceFile:
 
     Raises FileNotFoundError when there is no such name, NotANamespace for a
     stale file and for a symlink, which is never followed, and
-    WrongNamespaceType when something else was bound there.
+    WrongNamespaceType when something else was bound there; ValueError for a
+    name that no file can have.  Source: ip-netns(8).
     """
     store = store_of(type)
     path = store.path(name)
@@ -138,9 +140,9 @@ def open(name: str, type: NSType | int | str = NET) -> NamespaceFile:
 
 
 def pids(name: str, type: NSType | int | str = NET) -> List[int]:
-    """The processes in a named namespace, as far as they may be looked at.
+    """The processes in a named namespace, sorted, as far as they may be looked at.
 
-    Errors as :func:`open`.
+    Errors as :func:`open`.  Source: ip-netns(8).
     """
     with open(name, type) as file:
         key = Key(file.device, file.inode)
@@ -151,7 +153,7 @@ def identify(pid: int, type: NSType | int | str = NET) -> List[str]:
     """The names of the namespace that a process is in, sorted.
 
     Raises ProcessLookupError for a pid that does not exist, PermissionError
-    where the process may not be looked at.
+    where the process may not be looked at.  Source: ip-netns(8).
     """
     from . import _file
 

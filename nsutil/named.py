@@ -107,10 +107,11 @@ def remove(name_or_names: str | Iterable[str], type: NSType | int | str = NET) -
 
 
 def _check_exist(store: Store, names: List[str]) -> None:
-    there = set(store.names())
+    there = set(store.names()) if len(names) > 1 else ()
     for name in names:
-        if name not in there:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), store.path(name))
+        path = store.path(name)
+        if name not in there and not os.path.lexists(path):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
 
 def list(type: NSType | int | str = NET) -> List[str]:  # noqa: A001

@@ -200,7 +200,8 @@ class Namespace(_ns.Block):
         return hash(self._key())
 
     def _key(self) -> tuple[object, ...]:
-        return self._new, self._joins, tuple(sorted(self._options.items(), key=lambda item: item[0]))
+        joined = tuple(sorted(identity for join in self._joins for identity in join.identity))
+        return self._new, joined, tuple(sorted(self._options.items(), key=lambda item: item[0]))
 
     def __reduce__(self) -> tuple[Callable[..., Namespace], tuple[dict[str, Any]]]:
         return _from_keywords, (self._keywords(),)

@@ -103,30 +103,33 @@ def _pid_of(pidfd: int) -> int:
 
 
 class Join:
-    """Types to join and the descriptor to join them by."""
+    """Types to join and the descriptor to join them by.
 
-    __slots__ = ("handle", "identity", "types")
+    ``process`` is the process they were found through, when there was one.
+    """
+
+    __slots__ = ("handle", "identity", "process", "types")
 
     def __init__(
-        self, handle: Process | NamespaceFile, types: NSType, identity: tuple[tuple[int, int, int], ...]
+        self,
+        handle: Process | NamespaceFile,
+        types: NSType,
+        identity: tuple[tuple[int, int, int], ...],
+        process: Process | None = None,
     ) -> None:
         self.handle = handle
         self.types = types
         self.identity = identity
+        self.process = process
 
     def fileno(self) -> int:
         """For setns(2); ValueError when the handle was closed."""
         return self.handle.fileno()
 
     @property
-    def process(self) -> Process | None:
-        """The process, when the target is one."""
-        return self.handle if isinstance(self.handle, Process) else None
-
-    @property
     def label(self) -> str:
         """For the error of a failed join."""
-        return f"join {self.types} of {self.handle}" if self.process else f"join {self.handle}"
+        return f"join {self.types} of {self.process}" if self.process else f"join {self.handle}"
 
     def files(self) -> Iterator[NamespaceFile]:
         """A namespace file for each type."""
@@ -143,32 +146,25 @@ class Join:
         return hash(self.identity)
 
     def __repr__(self) -> str:
-        if isinstance(self.handle, Process):
-            return f"{self.handle.pid}"
-        return repr(self.handle)
+        return f"{self.process.pid}" if self.process else repr(self.handle)
 
-    def __reduce__(self) -> tuple[Callable[..., Join], tuple[object, ...]]:
-        references = tuple(file.reference() for file in self.files())
-        return _joins_from_references, (references, self.types)
+    def __reduce__(self) -> tuple[Callable[..., tuple[Join, ...]], tuple[object, ...]]:
+        # A process does not travel, its namespaces do: one join for each.
+        return _rejoin, (tuple(file.reference() for file in self.files()),)
 
 
-def _joins_from_references(references: tuple[NamespaceReference, ...], types: NSType) -> Join:
-    """Unpickle: one namespace set stands for what was a process."""
-    from ._file import NamespaceSet
-
-    files = [reference.open() for reference in references]
-    if len(files) == 1:
-        return _join_file(files[0])
-    return Join(NamespaceSet({f.type: f for f in files}), types, tuple(_identity(f) for f in files))  # type: ignore[arg-type]
+def _rejoin(references: tuple[NamespaceReference, ...]) -> tuple[Join, ...]:
+    """Unpickle; StaleReference when one of them is gone."""
+    return tuple(_join_file(reference.open()) for reference in references)
 
 
 def _identity(file: NamespaceFile) -> tuple[int, int, int]:
     return int(file.type), file.device, file.inode
 
 
-def _join_file(file: NamespaceFile) -> Join:
+def _join_file(file: NamespaceFile, process: Process | None = None) -> Join:
     file.fileno()  # ValueError now when it is closed
-    return Join(file, NSType(file.type), (_identity(file),))
+    return Join(file, NSType(file.type), (_identity(file),), process)
 
 
 def _own_identity(nstype: NSType) -> tuple[int, int, int]:
@@ -190,9 +186,9 @@ def join_process(process: Process, types: NSType | None) -> list[Join]:
         if types is not None or not same:
             chosen.append((nstype, identity))
     if NO_NEW_CALLS:
-        return [_join_file(process.open(nstype)) for nstype, _ in chosen]
+        return [_join_file(process.open(nstype), process) for nstype, _ in chosen]
     every = NSType(sum(nstype for nstype, _ in chosen))
-    return [Join(process, every, tuple(identity for _, identity in chosen))] if chosen else []
+    return [Join(process, every, tuple(identity for _, identity in chosen), process)] if chosen else []
 
 
 def resolve(target: object, types: Types | None = None) -> list[Join]:

@@ -248,6 +248,27 @@ def test_joined_and_back(place, stranger):
     assert after == set()
 
 
+def test_a_recipe_that_joins_travels_by_pickle(stranger):
+    import pickle
+
+    box = enter(stranger.pid)
+    again = pickle.loads(pickle.dumps(box))
+    assert again == box
+    assert hash(again) == hash(box)
+    assert again.joined == box.joined
+    theirs = _ids_of(stranger.pid)
+    inside = again.call(ids)
+    assert {name: inside[name] for name in ("uts", "net", "mnt")} == {
+        name: theirs[name] for name in ("uts", "net", "mnt")
+    }
+    stranger.kill()
+    stranger.wait()
+    for join in again.enter:
+        join.handle.close()
+    data = pickle.dumps(enter(os.getppid(), "uts"))
+    assert pickle.loads(data).joined == UTS
+
+
 def test_default_types_are_those_that_differ(stranger):
     assert enter(stranger.pid).joined == UTS | IPC | NET | CGROUP | MNT
 

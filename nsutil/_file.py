@@ -152,7 +152,7 @@ def _open_fd(number: int, entry: str | None, origin: int | str | None = None) ->
             raise NotANamespace(f"descriptor {number} is neither a namespace file nor a pidfd") from None
         if e.errno == errno.ESRCH:
             raise step_error(errno.ESRCH, f"look at the process of pidfd {number}") from None
-    return _open_pidfd(number, _needed(entry, "a pidfd"), None)
+    return open_pinned(number, _needed(entry, "a pidfd"), None)
 
 
 def _open_process(process: HasPid, entry: str) -> NamespaceFile:
@@ -173,7 +173,7 @@ def _open_pid(pid: int, entry: str, flags: int = 0) -> NamespaceFile:
         label = f"open the {entry} namespace of process {pid}"
         raise step_error(e.errno or 0, label, f"/proc/{pid}/ns/{entry}") from None
     try:
-        return _open_pidfd(pidfd, entry, pid)
+        return open_pinned(pidfd, entry, pid)
     finally:
         os.close(pidfd)
 
@@ -189,7 +189,7 @@ def _pin(pid: int, flags: int) -> int:
     return os.pidfd_open(pid, _PIDFD_THREAD)
 
 
-def _open_pidfd(pidfd: int, entry: str, pid: int | None) -> NamespaceFile:
+def open_pinned(pidfd: int, entry: str, pid: int | None) -> NamespaceFile:
     """A namespace of a pinned process; pid is its number where that is known."""
     try:
         return adopt(_get_namespace(pidfd, entry, pid), pid)
@@ -206,7 +206,7 @@ def _get_namespace(pidfd: int, entry: str, pid: int | None) -> int:
         except OSError as e:
             if e.errno != errno.ENOTTY:
                 raise
-    return _get_from_proc(pidfd, entry, pid or _pid_of(pidfd))
+    return _get_from_proc(pidfd, entry, pid or pid_of(pidfd))
 
 
 def _get_from_proc(pidfd: int, entry: str, pid: int) -> int:
@@ -230,7 +230,7 @@ def _has_ended(pidfd: int) -> bool:
     return bool(poll.poll(0))
 
 
-def _pid_of(pidfd: int) -> int:
+def pid_of(pidfd: int) -> int:
     """The pid behind a pidfd, as the /proc in sight numbers it."""
     with builtins.open(f"/proc/thread-self/fdinfo/{pidfd}") as file:
         pid = next((int(line[4:]) for line in file if line.startswith("Pid:")), None)

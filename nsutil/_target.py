@@ -44,7 +44,9 @@ class Process:
     @classmethod
     def of_pidfd(cls, pidfd: int) -> Process:
         """A process by a pidfd of somebody else; a duplicate is kept."""
-        return cls(_pid_of(pidfd), os.dup(pidfd))
+        from ._file import pid_of
+
+        return cls(pid_of(pidfd), os.dup(pidfd))
 
     def fileno(self) -> int:
         """The pidfd."""
@@ -58,9 +60,9 @@ class Process:
 
     def open(self, nstype: NSType) -> NamespaceFile:
         """The namespace file of that type."""
-        from ._file import open as open_namespace
+        from ._file import open_pinned
 
-        return open_namespace(self, nstype)
+        return open_pinned(self.pidfd, name_of(nstype), self.pid)
 
     def path(self, name: str) -> str:
         """/proc/PID/name; only valid while ``check_alive()`` holds afterwards."""
@@ -88,18 +90,6 @@ class Process:
         import signal
 
         signal.pidfd_send_signal(self.pidfd, 0)
-
-
-def _pid_of(pidfd: int) -> int:
-    """The pid behind a pidfd, from its fdinfo; ValueError when it is none."""
-    with open(f"/proc/thread-self/fdinfo/{pidfd}") as file:
-        for line in file:
-            if line.startswith("Pid:"):
-                pid = int(line.split()[1])
-                if pid <= 0:
-                    raise ProcessLookupError(3, "the process has ended", f"pidfd {pidfd}")
-                return pid
-    raise ValueError(f"descriptor {pidfd} is no pidfd")
 
 
 class Join:

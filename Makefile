@@ -87,7 +87,10 @@ lint-project:
 	$(BIN)/validate-pyproject pyproject.toml
 
 docs: $(VENV)/.built $(VENV)/.docs ## Build the documentation, its examples executed
-	$(if $(wildcard docs/conf.py),$(BIN)/sphinx-build -W -n -q -b html docs docs/_build/html,$(call todo,docs/conf.py))
+	$(BIN)/sphinx-build -W -n -q -b html docs docs/_build/html
+
+man: $(VENV)/.built $(VENV)/.docs ## Build the manual pages into docs/_build/man
+	$(BIN)/sphinx-build -W -n -q -b man -D nb_execution_mode=off docs docs/_build/man
 
 bench: $(VENV)/.built $(VENV)/.bench ## Speed against C floors and peers
 	$(if $(wildcard benchmarks/__main__.py),$(BIN)/python benchmarks $(ARGS),$(call todo,benchmarks/__main__.py))
@@ -167,4 +170,4 @@ $(VENV)/.lint $(VENV)/.docs $(VENV)/.bench: $(VENV)/.%: $(VENV)/.pip pyproject.t
 	@echo "installing the group $*"; $(PIP) install --group $*
 	@touch $@
 
-.PHONY: demo test help build format lint $(LINTS) docs bench sanitize coverage leaks fuzz faults soak wheel clean
+.PHONY: demo test help build format lint $(LINTS) docs man bench sanitize coverage leaks fuzz faults soak wheel clean

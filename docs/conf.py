@@ -13,6 +13,8 @@ sys.path.insert(0, str(DOCS / "_ext"))
 if not list((ROOT / "nsutil").glob("_ns.*.so")):
     sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != ROOT]
 
+from commands import manual_pages  # noqa: E402
+
 import nsutil  # noqa: E402
 import nsutil._ns  # noqa: E402 - without it there is nothing to document
 
@@ -72,3 +74,6 @@ pygments_dark_style = "github-dark"
 copybutton_prompt_text = r"\$ |# |>>> |\.\.\. "
 copybutton_prompt_is_regexp = True
 copybutton_exclude = ".linenos, .gp, .go"
+
+man_pages = manual_pages(author)
+man_show_urls = False

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,3 +51,48 @@ def test_examples(page: Path, environment: dict[str, str], tmp_path: Path) -> No
         timeout=100,
     )
     assert done.returncode == 0, done.stdout
+
+
+# The tables of those who come from another tool: what they name exists, and nothing is missing.
+
+COMMANDS = {"unshare": "from-unshare.md", "nsenter": "from-nsenter.md", "lsns": "from-lsns.md"}
+# Options of the commands that the original does not have, or that every command has.
+OWN = {"--help", "--version", "--debug", "--holders"}
+
+
+def table_rows(page: str) -> list[list[str]]:
+    """The cells of all table rows of a how-to."""
+    lines = (ROOT / "docs/howto" / page).read_text().splitlines()
+    return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines if line.startswith("| ")]
+
+
+def options_in(text: str) -> set[str]:
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_tables_have_every_option(command: str) -> None:
+    help_text = importlib.import_module(f"nsutil.cli.{command}").HELP
+    declared = {option for line in help_text.splitlines() if line.startswith("  ") for option in options_in(line)}
+    told = options_in(" ".join(row[0] for row in table_rows(COMMANDS[command])))
+    assert declared - told == OWN & declared
+    assert told - declared == set()
+
+
+@pytest.mark.parametrize("page", sorted({*COMMANDS.values(), "from-python.md", "from-ip-netns.md"}))
+def test_tables_name_what_exists(page: str) -> None:
+    """Options of a recipe or of subprocess, and public names."""
+    known = {*inspect.signature(nsutil.Namespace).parameters, *inspect.signature(subprocess.Popen).parameters}
+    known |= {*inspect.signature(nsutil.enter).parameters, "max_workers", "kind", "name"}
+    for row in table_rows(page):
+        cell = row[-1]
+        for keyword in re.findall(r"[(, `]([a-z_]+)=", cell):
+            assert keyword in known, cell
+        for name in re.findall(r"named\.([a-z_]+)", cell):
+            assert name in nsutil.named.__all__, cell
+
+
+def test_every_command_has_a_page() -> None:
+    pages = {path.stem for path in ROOT.glob("docs/reference/commands/*.md")}
+    commands = {path.stem for path in ROOT.glob("nsutil/cli/[a-z]*.py")}
+    assert pages == commands | {"nsutil", "index"}

@@ -318,6 +318,8 @@ def refuse_calls(*names: str, error: int) -> None:
     table = {
         "clone": (56, 220),
         "clone3": (435, 435),
+        "close_range": (436, 436),
+        "memfd_create": (319, 279),
         "fork": (57, None),
         "setns": (308, 268),
         "open_by_handle_at": (304, 265),

@@ -430,7 +430,7 @@ def test_a_handle_can_be_entered_by_its_program() -> None:
     box: Any = {"new": PID | UTS | MNT | OWN, "uid_map": "root" if OWN else None, "hostname": "entered"}
     with Popen(["sleep", "30"], **box) as process:
         assert (
-            enter(process, "uts user" if OWN else "uts").run(["hostname"], capture_output=True).stdout == b"entered\n"
+            enter(process, ["uts", "user"] if OWN else "uts").run(["hostname"], capture_output=True).stdout == b"entered\n"
         )
         process.kill()
 

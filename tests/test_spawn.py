@@ -507,6 +507,22 @@ def test_ranges_are_written_from_outside() -> None:
     assert said == ["0", "0", "1000", "0", "0"]
 
 
+@needs_root
+@pytest.mark.parametrize("error", [errno.ENOSYS, errno.EPERM])
+@each_shape
+def test_filtered_calls(shape: str, error: int) -> None:
+    """What container engines refuse, each in its way: the older calls serve."""
+
+    def start() -> tuple[str, int]:
+        extra = [os.open("/dev/null", os.O_RDONLY) for _ in range(5)]
+        os.set_inheritable(extra[0], True)
+        support.refuse_calls("clone3", "close_range", "memfd_create", error=error)
+        listed = python(LIST_FDS, **SHAPES[shape], stdin=subprocess.DEVNULL)
+        return listed, run([SH, "-c", "exit 12"], **SHAPES[shape]).returncode
+
+    assert in_child(start) == ("0 1 2\n", 12)
+
+
 # Failures
 
 NOWHERE = "/nonexistent"

@@ -126,6 +126,7 @@ def receive(fd: int, watch: int = -1, timeout: float | None = None, /) -> tuple[
 
 # process.c
 def spawn(
+    child: Any,
     maps: tuple[int, int, int],
     plans: tuple[Plan | None, ...],
     slots: Sequence[FileDescriptorLike],
@@ -141,7 +142,8 @@ def spawn(
     stderr: int,
     kept: tuple[int, ...],
     /,
-) -> tuple[int, ...]: ...
+) -> tuple[int, int, int] | None: ...
+def release(child: Any, /) -> None: ...
 def await_exit(pidfd: int, nanoseconds: int, /) -> bool: ...
 def collect(pidfd: int, status_fd: int, /) -> int | None: ...
 

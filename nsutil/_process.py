@@ -14,7 +14,7 @@ import warnings
 from errno import ESRCH
 
 from . import _command, _ns
-from ._spawn import CLOSE_FDS, INHERITED, RESTORE_SIGNALS, launch_of
+from ._spawn import CLOSE_FDS, INHERITED, RESTORE_SIGNALS, Child, launch_of
 from ._types import NAMES, NSType
 
 TYPE_CHECKING = False
@@ -31,28 +31,6 @@ __all__ = ["Popen", "run", "run_recipe", "spawn_recipe"]
 
 _LOST = -1
 _UNSET = object()
-
-
-class _Fd:
-    """A descriptor that is closed with its last user.
-
-    subprocess keeps an unfinished Popen alive after its __del__, and Python
-    never calls that a second time.
-    """
-
-    __slots__ = ("number",)
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-    def close(self) -> None:
-        number, self.number = self.number, -1
-        if number >= 0:
-            os.close(number)
-
-    def __del__(self, close: Callable[[int], None] = os.close) -> None:
-        if self.number >= 0:
-            close(self.number)
 
 
 class Popen(subprocess.Popen[AnyStr]):
@@ -73,10 +51,7 @@ class Popen(subprocess.Popen[AnyStr]):
     ``filename``.  Needs Linux 5.4.  Source: clone(2), namespaces(7).
     """
 
-    program_pid: int | None = None
-    _pidfd: _Fd | None = None
-    _status: _Fd | None = None
-    _program: _Fd | None = None
+    _child: Child
     _recipe: Namespace
     _init = _watch = False
     if TYPE_CHECKING:  # subprocess.Popen's own
@@ -84,6 +59,7 @@ class Popen(subprocess.Popen[AnyStr]):
         _close_pipe_fds: Any
 
     def __init__(self, args: Any, *positional: Any, **options: Any) -> None:
+        self._child = options.pop("_child", None) or Child()
         _command.name_positional(positional, options)
         self._recipe = _command.take_recipe(options.pop("_recipe", None), options)
         _command.check_identity(self._recipe, options)
@@ -125,32 +101,36 @@ class Popen(subprocess.Popen[AnyStr]):
                 env = _command.target_environment(self._recipe)
             envp = None if env is None else _command.environment(env)
             leading, identity = _command.identity(launch.new_session, *who)
-            started = launch.start(
-                program, words, envp, _command.candidates(program, env), bits | leading, streams, pass_fds, identity
-            )
+            where = _command.candidates(program, env)
+            launch.start(self._child, program, words, envp, where, bits | leading, streams, pass_fds, identity)
+        except BaseException:
+            self._child.abandon()
+            raise
         finally:
             if not launch.lasting:
                 launch.close()
-        self.pid, pidfd, program_pid, status = started
-        self.program_pid = program_pid or None
-        self._pidfd = _Fd(pidfd)
-        if status >= 0:
-            self._status = _Fd(status)
-            self._init, self._watch = launch.init, not launch.init
+        self.pid = self._child.pid
+        reported = self._child.status >= 0
+        self._init, self._watch = reported and launch.init, reported and not launch.init
 
     # --------------------------------------------------------------- waiting
 
     @property
     def pidfd(self) -> int:
         """The pidfd of the direct child, owned by this object; -1 once that is closed.  pidfd_open(2)."""
-        return self._pidfd.number if self._pidfd is not None else -1
+        return self._child.pidfd
+
+    @property
+    def program_pid(self) -> int | None:
+        """The pid of the program; None where it cannot be seen from this PID namespace."""
+        return self._child.program_pid or None
 
     def _collect(self, deadstate: int | None, collect: Callable[[int, int], int | None] = _ns.collect) -> None:
         """Set returncode if the child has ended; the lock of subprocess is held."""
-        if self._pidfd is None or self._pidfd.number < 0:
+        if self._child.pidfd < 0:
             self.returncode = deadstate
             return
-        status = collect(self._pidfd.number, self._status.number if self._status is not None else -1)
+        status = collect(self._child.pidfd, self._child.status)
         if status is None:
             return
         if status == _LOST:
@@ -184,9 +164,7 @@ class Popen(subprocess.Popen[AnyStr]):
             self._close()
 
     def _close(self) -> None:
-        for fd in (self._pidfd, self._status, self._program):
-            if fd is not None:
-                fd.close()
+        self._child.close()
 
     # -------------------------------------------------- the program and its kin
 
@@ -216,14 +194,15 @@ class Popen(subprocess.Popen[AnyStr]):
 
     def _program_pidfd(self) -> int:
         """The program's own pidfd; ProcessLookupError when it has ended."""
-        if self._status is None:
-            return self.pidfd
-        if self._program is None:
-            self._program = _Fd(os.pidfd_open(self.program_pid or 0))
+        child = self._child
+        if child.status < 0:
+            return child.pidfd
+        if child.program < 0:
+            child.program = os.pidfd_open(child.program_pid)
         # The pid is the program's for as long as its status has not come.
-        if _ns.await_exit(self._status.number, 0):
+        if _ns.await_exit(child.status, 0):
             raise ProcessLookupError(ESRCH, os.strerror(ESRCH))
-        return self._program.number
+        return child.program
 
     @property
     def namespaces(self) -> NamespaceSet:
@@ -271,16 +250,21 @@ def run_recipe(
         timeout = recipe._options.get("timeout")
     if input is not None or capture_output:
         _command.take_pipes(options, input, capture_output)
-    process: Popen[Any] = Popen(args, *positional, _recipe=recipe, **options)
+    process: Popen[Any] | None = None
+    child = Child()
     try:
+        process = Popen(args, *positional, _recipe=recipe, _child=child, **options)
         stdout, stderr = process.communicate(input, timeout=timeout)
     except BaseException as e:
-        process._kill_tree()
+        if process is None:
+            child.abandon()
+        else:
+            process._kill_tree()
+            process.__exit__(None, None, None)  # waits, even after an interrupt: it has been killed
         if isinstance(e, subprocess.TimeoutExpired):
             e.timeout = timeout or 0  # subprocess names what was left of it
-        process.__exit__(None, None, None)  # waits, even after an interrupt: it has been killed
         raise
-    process._close()
+    child.close()
     if check and process.returncode:
         raise subprocess.CalledProcessError(process.returncode, process.args, stdout, stderr)
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)

@@ -13,7 +13,7 @@ from ._types import MNT, TIME, NSType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from ._handle import NamespaceFile
@@ -35,6 +35,42 @@ _PARTS = {
 _NO_INIT_HERE = "nsutil's init exists for x86_64 and aarch64 only; pass init=False to run the program as PID 1"
 _NO_MAPS = (-1, -1, -1)
 INHERITED = (-1, -1, -1)  # stdin, stdout, stderr
+
+
+class Child:
+    """A started process: what _ns.spawn fills in before any signal handler can run, so that none is ever lost.
+
+    ``pid`` and ``pidfd``: this process's child.  ``program_pid``: the
+    program's, 0 where it cannot be seen from here.  ``status``: where nsutil's
+    init reports the program's end, -1 without it.  ``program``: for a pidfd of
+    the program.  The descriptors are closed with the last user: subprocess
+    keeps an unfinished Popen alive after its __del__, and Python never calls
+    that a second time.
+    """
+
+    __slots__ = ("pid", "pidfd", "program", "program_pid", "status")
+
+    def __init__(self) -> None:
+        self.pid = self.program_pid = 0
+        self.pidfd = self.status = self.program = -1
+
+    def close(self, release: Callable[[Child], None] = _ns.release) -> None:
+        """Close the descriptors, once."""
+        release(self)
+
+    __del__ = close
+
+    def abandon(self) -> None:
+        """Kill and reap what was started, if anything was: nobody is going to hold it."""
+        if self.pidfd < 0:
+            return
+        try:
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        _ns.await_exit(self.pidfd, -1)
+        _ns.collect(self.pidfd, -1)
+        self.close()
 
 
 class Launch:
@@ -63,6 +99,7 @@ class Launch:
 
     def start(
         self,
+        child: Child,
         program: Any,
         words: Sequence[Any],
         envp: Sequence[bytes] | None,
@@ -71,21 +108,19 @@ class Launch:
         streams: tuple[int, int, int],
         pass_fds: Sequence[int] = (),
         identity: Steps | None = None,
-    ) -> tuple[int, int, int, int]:
-        """Start a child: (pid, pidfd, program's pid, status descriptor or -1).
+    ) -> None:
+        """Start a child, which ``child`` then holds.
 
         ``program``: its name in errors.  ``bits``: more of them.  ``identity``:
-        what subprocess's own options ask.  No candidates: nsutil's init holds
-        the namespaces.  Raises the OSError of the step that failed.
+        what subprocess's own options ask.  Raises the OSError of the step that
+        failed.
         """
         time = self._time_to_join()
         kept = tuple(sorted({int(fd) for fd in pass_fds})) if pass_fds else ()
         command = words, envp, candidates, time.fileno() if time else -1
-        result = self._run(identity, self._bits | bits, self.end_signal, *command, *streams, kept)
-        if len(result) == 3:
-            raise self._failure(program, identity, *result)
-        pid, pidfd, program_pid, status = result
-        return pid, pidfd, program_pid, status
+        failure = self._run(child, identity, self._bits | bits, self.end_signal, *command, *streams, kept)
+        if failure is not None:
+            raise self._failure(program, identity, *failure)
 
     def _time_to_join(self) -> NamespaceFile | None:
         """The TIME namespace that the last stage joins; by then a pidfd may need rights that are gone."""
@@ -98,28 +133,33 @@ class Launch:
         A TIME namespace to join is left out: nobody is inside to see it.
         Raises the OSError of the step that failed.
         """
-        bits = self._bits | NEW_SESSION | CLOSE_FDS
-        result = self._run(None, bits, int(signal.SIGKILL), ("nsutil-init",), (), (), -1, *INHERITED, ())
-        if len(result) == 3:
-            raise self._failure("nsutil's init", None, *result)
-        _, pidfd, _, status = result
-        os.close(status)
+        child, bits = Child(), self._bits | NEW_SESSION | CLOSE_FDS
+        try:
+            failure = self._run(child, None, bits, int(signal.SIGKILL), ("nsutil-init",), (), (), -1, *INHERITED, ())
+        except BaseException:
+            child.abandon()
+            raise
+        if failure is not None:
+            raise self._failure("nsutil's init", None, *failure)
+        pidfd, child.pidfd = child.pidfd, -1
         return pidfd
 
-    def _run(self, identity: Steps | None, bits: int, end_signal: int, *command: Any) -> tuple[int, ...]:
+    def _run(
+        self, child: Child, identity: Steps | None, bits: int, end_signal: int, *command: Any
+    ) -> tuple[int, int, int] | None:
         """_ns.spawn; id maps that are for us to write are written while the child waits."""
         plan, maps = self._plan, self._plan.maps
         plans = (*self._plans, _plan_of(identity))
         setting = plans, plan.slots.presets, plan.clone_flags, bits, end_signal
         if maps is None or maps.self_write:
-            return _ns.spawn(_NO_MAPS, *setting, *command)
+            return _ns.spawn(child, _NO_MAPS, *setting, *command)
         from ._mapper import Mapper
 
         with Mapper(maps.writer) as mapper:
-            result = _ns.spawn(mapper.ends, *setting, *command)
-        if mapper.error is not None and len(result) == 3:
+            failure = _ns.spawn(child, mapper.ends, *setting, *command)
+        if mapper.error is not None and failure is not None:
             raise mapper.error
-        return result
+        return failure
 
     def close(self) -> None:
         """Close what was opened for one child."""

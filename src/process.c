@@ -21,6 +21,7 @@ extern char **environ;
 /* What a spawn points to, kept alive by a list of bytes objects. */
 struct request {
     PyObject *module;
+    PyObject *child; /* borrowed: takes what came of it */
     PyObject *held;
     struct spawn spawn;
 };
@@ -223,12 +224,12 @@ take_request(PyObject *args, struct request *r)
     int *redirect = s->program.redirect;
     unsigned bits;
     PyObject *plans, *slots, *argv, *envp, *candidates, *kept;
-    if (!PyArg_ParseTuple(args, "(iii)O!OkIiOOOiiiiO!:spawn", &s->ready_fd,
-                          &s->answer_fd, &s->answer_peer, &PyTuple_Type,
-                          &plans, &slots, &s->flags, &bits, &s->end_signal,
-                          &argv, &envp, &candidates, &s->program.time_fd,
-                          &redirect[0], &redirect[1], &redirect[2],
-                          &PyTuple_Type, &kept))
+    if (!PyArg_ParseTuple(args, "O(iii)O!OkIiOOOiiiiO!:spawn", &r->child,
+                          &s->ready_fd, &s->answer_fd, &s->answer_peer,
+                          &PyTuple_Type, &plans, &slots, &s->flags, &bits,
+                          &s->end_signal, &argv, &envp, &candidates,
+                          &s->program.time_fd, &redirect[0], &redirect[1],
+                          &redirect[2], &PyTuple_Type, &kept))
         return -1;
     take_bits(s, bits);
     if (take_plans(plans, r) < 0 || take_kept(r, kept) < 0
@@ -238,10 +239,22 @@ take_request(PyObject *args, struct request *r)
 }
 
 
-/* spawn(maps, plans, slots, flags, bits, end_signal, argv, envp or None,
- * candidates, time_fd or -1, stdin, stdout, stderr, kept, /): struct spawn.
- * (pid, pidfd, program_pid, status_fd), or (part, step, errno) of what
- * failed; the caller makes an OSError of that. */
+/* Give the child object a number.  0, or -1 with an exception set. */
+static int
+give(PyObject *child, const char *name, int number)
+{
+    PyObject *value = PyLong_FromLong(number);
+    int result = value ? PyObject_SetAttrString(child, name, value) : -1;
+    Py_XDECREF(value);
+    return result;
+}
+
+
+/* spawn(child, maps, plans, slots, flags, bits, end_signal, argv, envp or
+ * None, candidates, time_fd or -1, stdin, stdout, stderr, kept, /): see struct
+ * spawn.  None with pid, pidfd, program_pid and status of child set, which
+ * happens before a signal handler can raise; or (part, step, errno) of what
+ * failed, for the caller to make an OSError of. */
 static PyObject *
 process_spawn(PyObject *module, PyObject *args)
 {
@@ -253,16 +266,49 @@ process_spawn(PyObject *module, PyObject *args)
         Py_XDECREF(r.held);
         return NULL;
     }
+    struct spawn *s = &r.spawn;
     int failed;
     Py_BEGIN_ALLOW_THREADS
-    failed = spawn(&r.spawn);
+    failed = spawn(s);
     Py_END_ALLOW_THREADS
     Py_DECREF(r.held);
     if (failed)
-        return Py_BuildValue("iii", r.spawn.run.plan, r.spawn.run.step,
-                             r.spawn.run.error);
-    return Py_BuildValue("iiii", r.spawn.pid, r.spawn.pidfd,
-                         r.spawn.program_pid, r.spawn.status_fd);
+        return Py_BuildValue("iii", s->run.plan, s->run.step, s->run.error);
+    if (give(r.child, "pidfd", s->pidfd) < 0
+        || give(r.child, "status", s->status_fd) < 0
+        || give(r.child, "pid", s->pid) < 0
+        || give(r.child, "program_pid", s->program_pid) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+
+/* Close one descriptor of a child object.  0, or -1 with an exception set. */
+static int
+take_back(PyObject *child, const char *name)
+{
+    PyObject *value = PyObject_GetAttrString(child, name);
+    long fd = value ? PyLong_AsLong(value) : -1;
+    Py_XDECREF(value);
+    if (fd < 0)
+        return PyErr_Occurred() ? -1 : 0;
+    if (give(child, name, -1) < 0)
+        return -1;
+    close((int)fd);
+    return 0;
+}
+
+
+/* release(child, /): close its descriptors, once, and all of them: no signal
+ * handler can raise in between. */
+static PyObject *
+process_release(PyObject *module, PyObject *child)
+{
+    (void)module;
+    if (take_back(child, "pidfd") < 0 || take_back(child, "status") < 0
+        || take_back(child, "program") < 0)
+        return NULL;
+    Py_RETURN_NONE;
 }
 
 
@@ -335,9 +381,11 @@ process_collect(PyObject *module, PyObject *args)
 
 PyMethodDef process_methods[] = {
     {"spawn", process_spawn, METH_VARARGS,
-     "spawn($module, maps, plans, slots, flags, bits, end_signal, argv, envp, "
-     "candidates, time_fd, stdin, stdout, stderr, kept, /)\n--\n\n"
-     "Start a program: (pid, pidfd, program_pid, status_fd), or what failed."},
+     "spawn($module, child, maps, plans, slots, flags, bits, end_signal, "
+     "argv, envp, candidates, time_fd, stdin, stdout, stderr, kept, /)\n--\n\n"
+     "Start a program for child to hold: None, or (part, step, errno)."},
+    {"release", process_release, METH_O,
+     "release($module, child, /)\n--\n\nClose the descriptors of a child."},
     {"await_exit", process_await, METH_VARARGS,
      "await_exit($module, pidfd, nanoseconds, /)\n--\n\n"
      "Whether the process has ended by then; negative: wait for ever."},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -332,6 +333,44 @@ def test_an_interrupt_while_waiting(box: Namespace, leak_check: None) -> None:
     assert in_child(interrupted)
 
 
+@pytest.mark.slow
+def test_interrupts_at_any_moment_lose_nothing(box: Namespace) -> None:
+    """A child that was started when a handler raises is never left to nobody."""
+
+    class Interrupt(BaseException):
+        pass
+
+    def storm() -> tuple[int, set[int], set[str]]:
+        def handler(*_: object) -> None:
+            raise Interrupt
+
+        signal.signal(signal.SIGALRM, handler)
+        chance = random.Random(5)
+        box.run(["true"])
+        before, interrupted = support.open_fds(), 0
+        for _ in range(300):
+            try:
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.0001, 0.0025))
+                    box.run(["sleep", "0.001"])
+                finally:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+            except Interrupt:
+                interrupted += 1
+        gc.collect()
+        deadline = time.monotonic() + 2
+        while support.children() and time.monotonic() < deadline:
+            time.sleep(0.01)
+            box.run(["true"])  # reaps what subprocess itself had put aside
+        return interrupted, support.children(), {what for fd, what in support.open_fds().items() if fd not in before}
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        interrupted, children, opened = in_child(storm)
+    assert (children, opened) == (set(), set())
+    assert interrupted > 50
+
+
 def test_a_handler_that_returns_does_not_end_the_wait(box: Namespace) -> None:
     def counted() -> int:
         seen: list[int] = []
@@ -430,7 +469,8 @@ def test_a_handle_can_be_entered_by_its_program() -> None:
     box: Any = {"new": PID | UTS | MNT | OWN, "uid_map": "root" if OWN else None, "hostname": "entered"}
     with Popen(["sleep", "30"], **box) as process:
         assert (
-            enter(process, ["uts", "user"] if OWN else "uts").run(["hostname"], capture_output=True).stdout == b"entered\n"
+            enter(process, ["uts", "user"] if OWN else "uts").run(["hostname"], capture_output=True).stdout
+            == b"entered\n"
         )
         process.kill()
 

@@ -84,8 +84,8 @@ nsfs_identity(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     int known = newer && type > 0 ? unique_id(fd, type, &id) : 0;
     if (known < 0)
         return ns_oserror_of(errno, args[0]);
-    PyObject *number =
-        known ? PyLong_FromUnsignedLongLong(id) : Py_NewRef(Py_None);
+    PyObject *number = known ? PyLong_FromUnsignedLongLong(id)
+                             : Py_NewRef(Py_None);
     return Py_BuildValue("iKKN", type, (unsigned long long)st.st_dev,
                          (unsigned long long)st.st_ino, number);
 }

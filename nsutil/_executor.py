@@ -311,11 +311,13 @@ class _SharedByThreads:
             _try_chdir(directory)
 
     def close(self) -> None:
-        with self._lock:
-            for handle in self._handles or ():
-                handle.close()
-            if self._held is not None:
-                self._held.close()
+        """Let go of the namespaces; the last job is done."""
+        for handle in self._handles or ():
+            handle.close()
+        if self._held is not None:
+            self._held.close()
+
+    __del__ = close
 
 
 def _working_directory() -> str | None:

@@ -196,6 +196,24 @@ def test_forgotten_pool_ends() -> None:
 
 
 @needs_root
+@pytest.mark.parametrize("kind", ["process", "thread"])
+def test_end_of_the_interpreter(kind: str) -> None:
+    """Without shutdown(): the jobs are done, nothing hangs, nothing is complained about."""
+    script = f"""if True:
+        import os, time
+        from nsutil import Namespace
+        pool = Namespace("uts pid".split()).executor(2, kind={kind!r})
+        assert list(pool.map(abs, [1, -2])) == [1, 2]
+        job = pool.submit(time.sleep, 0.2)
+        job.add_done_callback(lambda job: print("done"))
+    """
+    command = [sys.executable, "-X", "dev", "-c", script]
+    environment = {**os.environ, "PYTHONPATH": str(support.ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
+@needs_root
 @pytest.mark.parametrize("new", [0, PID])
 def test_no_process_outlives_the_parent(new: int) -> None:
     reader, writer = os.pipe()

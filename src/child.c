@@ -493,5 +493,7 @@ waiter_body(void *spawn)
 {
     struct spawn *s = spawn;
     reset_signals(s);
+    /* Now: the program may leave orphans before this is nsutil-init. */
+    sc(SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0, 0);
     return start_and_wait(s, first_body, s->flags, PART_CLONE);
 }

@@ -210,6 +210,9 @@ go_further(struct forked *f)
     const struct sigaction by_default = {.sa_handler = SIG_DFL};
     struct sigaction own;
     follow_caller(f);
+    /* Now: the child may leave orphans before we are nsutil-init. */
+    if (!f->init)
+        sc(SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0, 0);
     /* While it is ignored init would lose the status of a child that ends. */
     sigaction(SIGCHLD, &by_default, &own);
     pid_t child = f->init ? vfork() : fork();

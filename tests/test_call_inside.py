@@ -408,7 +408,7 @@ def test_the_tree_ends_with_its_parent(options: dict[str, object], how: str) -> 
     mark = f"nsutil-test-{os.getpid()}-{next(MARKS)}"
     pid = caller(Namespace(**options), leave_family(mark), how)  # type: ignore[arg-type]
     try:
-        assert wait_until(lambda: len(marked_sleepers(mark)) == 2)
+        assert wait_until(lambda: len(marked_sleepers(mark)) == 2), (alive(pid), marked_sleepers(mark))
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)

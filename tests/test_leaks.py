@@ -221,11 +221,11 @@ def _run() -> None:
     refused(OSError, nsutil.run, ["true"], new=[MNT, PID], mounts=[nsutil.Bind("/no/such", "/mnt")])
 
 
-@does("Popen", "Popen.namespaces", "Popen.pidfd", "Popen.send_signal", "Namespace.popen")
+@does("Popen", "Popen.namespaces", "Popen.pidfd", "Popen.program_pid", "Popen.send_signal", "Namespace.popen")
 def _popen() -> None:
     for process in nsutil.Popen(["cat"], new=[PID, UTS], stdin=-1, stdout=-1), Namespace(UTS).popen(["cat"], stdin=-1):
         with process, process.namespaces as inside:
-            assert process.pidfd >= 0
+            assert process.pidfd >= 0 < process.program_pid
             inside.uts.fileno()
             process.send_signal(signal.SIGTERM)
     with nsutil.Popen(["cat"], new=[PID, UTS], stdin=-1) as process:

@@ -1,0 +1,155 @@
+"""Named network namespaces: ``nsutil.named``."""
+
+from __future__ import annotations
+
+import random
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import peers
+from measure import FLOOR, OWN, PEER, Bench
+from nsutil import named
+from rows import row
+
+_DIRECTORY = Path("/run/netns")
+
+
+class _Way:
+    """One way to make and delete the names 0 to count - 1."""
+
+    def __init__(
+        self, name: str, kind: str, create: Callable[[int], object], delete: dict[str, Callable[[int], object]]
+    ) -> None:
+        self.name, self.kind, self.create, self.delete = name, kind, create, delete
+        self.creating: list[float] = []
+        self.deleting: dict[str, list[float]] = {key: [] for key in delete}
+
+    def measure(self, count: int) -> None:
+        """Make and delete them, once for each way to delete."""
+        for key, delete in self.delete.items():
+            self.creating.append(_time(self.create, count))
+            self.deleting[key].append(_time(delete, count))
+            settle()
+
+
+def _time(function: Callable[[int], object], count: int) -> float:
+    start = time.perf_counter_ns()
+    function(count)
+    return (time.perf_counter_ns() - start) / count
+
+
+def settle() -> None:
+    """Wait until the kernel has taken all namespaces down that were deleted before.
+
+    It does so in order: the last of them has one end of a veth pair, whose
+    other end goes with it.
+    """
+    commands = ["netns add settle", "link add settle0 type veth peer name settle1 netns settle", "netns del settle"]
+    for line in commands:
+        subprocess.run([peers.command("ip"), *line.split()], check=True)
+    end = time.monotonic() + 60
+    with suppress(OSError):
+        while socket.if_nametoindex("settle0") and time.monotonic() < end:
+            time.sleep(0.002)
+
+
+def _own() -> _Way:
+    def create(count: int) -> None:
+        for i in range(count):
+            named.create(str(i)).close()
+
+    def one_by_one(count: int) -> None:
+        for i in range(count):
+            named.remove(str(i))
+
+    def at_once(count: int) -> None:
+        named.remove([str(i) for i in range(count)])
+
+    return _Way("named.create", OWN, create, {"named.remove, one by one": one_by_one, "named.remove, all": at_once})
+
+
+def _ip() -> _Way:
+    program = peers.command("ip")
+
+    def each(verb: str) -> Callable[[int], None]:
+        def run(count: int) -> None:
+            for i in range(count):
+                subprocess.run([program, "netns", verb, str(i)], check=True)
+
+        return run
+
+    return _Way("ip netns add", PEER, each("add"), {"ip netns delete": each("delete")})
+
+
+def _ip_batch() -> _Way:
+    program = peers.command("ip")
+
+    def each(verb: str) -> Callable[[int], None]:
+        def run(count: int) -> None:
+            lines = "".join(f"netns {verb} {i}\n" for i in range(count))
+            subprocess.run([program, "-batch", "-"], input=lines, text=True, check=True)
+
+        return run
+
+    return _Way("one ip -batch, add", PEER, each("add"), {"one ip -batch, delete": each("delete")})
+
+
+def _pyroute2() -> _Way:
+    netns: Any = peers.module("pyroute2.netns")
+
+    def create(count: int) -> None:
+        for i in range(count):
+            netns.create(str(i))
+
+    def delete(count: int) -> None:
+        for i in range(count):
+            netns.remove(str(i))
+
+    return _Way("pyroute2.netns.create", PEER, create, {"pyroute2.netns.remove": delete})
+
+
+def _floor(bench: Bench) -> _Way:
+    def create(count: int) -> int:
+        return bench.floors.names_create(str(_DIRECTORY), True, count)
+
+    def delete(count: int) -> int:
+        return bench.floors.names_delete(str(_DIRECTORY), count)
+
+    return _Way("C: create, lo up", FLOOR, create, {"C: delete": delete})
+
+
+@row("names", "named NET namespaces, each", weight=3, private=True)
+def names(bench: Bench) -> None:
+    count = 100 if bench.quick else 1000
+    named.create("first").close()  # makes the directory what ip-netns(8) makes it
+    named.remove("first")
+    ways = [_floor(bench), _own()]
+    for make in (_ip, _ip_batch, _pyroute2):
+        try:
+            ways.append(make())
+            ways[-1].create(1)
+            next(iter(ways[-1].delete.values()))(1)
+        except Exception as error:  # a peer can fail in any way
+            bench.skip(make.__name__.strip("_"), error)
+    end = time.monotonic() + bench.seconds
+    rounds = 0
+    while rounds < 2 or time.monotonic() < end:
+        random.shuffle(ways)
+        for way in ways:
+            way.measure(count)
+        rounds += 1
+    ways.sort(key=lambda way: (FLOOR, OWN, PEER).index(way.kind))
+    for way in ways:
+        bench.record(way.name, way.kind, way.creating)
+    for way in ways:
+        for key, samples in way.deleting.items():
+            bench.record(key, way.kind, samples)
+    bench.notes.append(f"{count} names at a time; named.create sets lo up, as the floor does, ip and pyroute2 do not")
+    bench.at_most("create / floor", "named.create", "C: create, lo up", 1.10)
+    bench.at_most("create / ip -batch", "named.create", "one ip -batch, add", 1.0)
+    bench.at_least("remove one by one / all", "named.remove, one by one", "named.remove, all", 5)

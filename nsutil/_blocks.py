@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Inside(NamespaceSet):
     """The namespaces of a block; each is opened when the body first asks for it."""
 
-    _on_close = None
+    _ending = None
     _closed = False
 
     def __init__(self, guard: _ns.Guard) -> None:

@@ -98,27 +98,32 @@ CHILD_ONLY = (
 ).split()
 
 
+# Types that a thread cannot leave again, at least when they are new.
+_LASTING = int(USER | PID | TIME)
+
+
 def check_options(options: dict[str, Any], new: NSType, joins: tuple[Join, ...]) -> dict[str, Any]:
     """The options in their normal form; TypeError or ValueError for bad ones."""
     from ._recipe import DEFAULTS
 
     checked = {name: CHECKS[name](value) for name, value in options.items() if value is not None}
     checked = {name: value for name, value in checked.items() if value != DEFAULTS[name] or name in ("root", "cwd")}
-    _check_types(new, joins)
-    _check_needed_types(checked, new)
-    _check_pairs(checked, new)
-    _check_target_options(checked, joins)
+    _check_types(int(new), joins)
+    if checked:
+        _check_needed_types(checked, new)
+        _check_pairs(checked, new)
+        _check_target_options(checked, joins)
     return checked
 
 
-def _check_types(new: NSType, joins: tuple[Join, ...]) -> None:
-    seen = NSType(0)
+def _check_types(new: int, joins: tuple[Join, ...]) -> None:
+    seen = 0
     for join in joins:
-        twice = seen & join.types
+        twice = seen & int(join.types)
         if twice:
             raise ValueError(f"{NSType(twice)} is joined twice: {', '.join(j.label for j in joins)}")
-        seen |= join.types
-    both = seen & new & ~USER
+        seen |= int(join.types)
+    both = seen & new & ~int(USER)
     if both:
         raise ValueError(f"{NSType(both)} is both new and in enter=: a namespace is either made or joined")
 
@@ -161,8 +166,8 @@ def _check_target_options(options: dict[str, Any], joins: tuple[Join, ...]) -> N
 
 def check_block(recipe: Namespace) -> None:
     """ValueError when a ``with`` block cannot do what the recipe says."""
-    own = [t for t in (USER, PID, TIME) if recipe.new & t]
-    joined = [t for t in (USER, TIME) if recipe.joined & t]
+    own = [t for t in (USER, PID, TIME) if recipe.new & t] if recipe._types & _LASTING else []
+    joined = [t for t in (USER, TIME) if recipe.joined & t] if recipe._types & _LASTING else []
     if own or joined:
         types = "|".join(str(t).upper() for t in own + joined)
         raise ValueError(

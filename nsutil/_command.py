@@ -6,9 +6,8 @@ import os
 import subprocess
 
 from ._options import MAX_ID, integer
-from ._recipe import RECIPE_OPTIONS, Namespace
+from ._recipe import RECIPE_OPTIONS, Namespace, known
 from ._spawn import NEW_GROUP, NEW_SESSION
-from ._types import NSType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,11 +28,6 @@ _IDENTITIES = {"user": ("uid", "gid"), "group": ("uid", "gid"), "extra_groups": 
 # Both have these: for subprocess unless they are spelt as only a recipe does.
 _SHARED = {"cwd", "env", "umask", "timeout"}
 _ONLY_RECIPE = RECIPE_OPTIONS - _SHARED
-
-# Recipes of run(args, new=...) and the like, whose options are values of these types.
-_PLAIN = {NSType, int, bool, str, float, type(None)}
-_MOST_RECENT = 64
-_recent: dict[tuple[Any, ...], Namespace] = {}
 
 
 def name_positional(positional: Sequence[Any], options: dict[str, Any]) -> None:
@@ -61,21 +55,8 @@ def take_recipe(recipe: Namespace | None, options: dict[str, Any]) -> Namespace:
     if options.get("env") == "target":
         changes["env"] = options.pop("env")
     if recipe is None:
-        return _made(changes)
+        return known(changes.pop("new", 0), changes)
     return recipe.replace(**changes) if changes else recipe
-
-
-def _made(options: dict[str, Any]) -> Namespace:
-    """The recipe of these options, the same one for a call that is repeated."""
-    key = tuple((name, type(value), value) for name, value in options.items())
-    if not all(kind in _PLAIN for _, kind, _ in key):
-        return Namespace(**options)
-    recipe = _recent.get(key)
-    if recipe is None:
-        if len(_recent) >= _MOST_RECENT:
-            _recent.clear()
-        recipe = _recent[key] = Namespace(**options)
-    return recipe
 
 
 def check_identity(recipe: Namespace, options: dict[str, Any]) -> None:

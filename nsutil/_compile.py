@@ -84,7 +84,7 @@ def thread_steps(recipe: Namespace) -> Steps:
     if recipe.joined & MNT:
         builder.add("unshare", CLONE_FS, label="unshare(CLONE_FS)")
     for join in recipe.enter:
-        builder.add("setns", builder.keep(join), int(join.types), label=join.label, filename=_object_of(join))
+        builder.add("setns", builder.keep(join.handle), int(join.types), label=join.label, filename=_object_of(join))
     _unshare(builder, recipe.new)
     _clock_offsets(builder, recipe)
     _names_and_links(builder, recipe)
@@ -102,11 +102,11 @@ def compile_child(recipe: Namespace) -> ChildPlan:
     what a call costs beyond its fork, after which every page written is copied.
     """
     ids = (os.geteuid(), os.getegid())
-    plan = recipe._plans.get(ids)
+    plan = recipe._kept.plans.get(ids)
     if plan is None:
         plan = _compile_child(recipe)
         if _is_lasting(recipe, plan):
-            recipe._plans[ids] = plan
+            recipe._kept.plans[ids] = plan
     return plan
 
 

@@ -12,6 +12,22 @@ if TYPE_CHECKING:
     from ._handle import NamespaceFile
 
 
+class _Ending:
+    """Something to call once: at the latest when nobody can ask for it any more."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self._call: Callable[[], object] | None = call
+
+    def end(self) -> None:
+        call, self._call = self._call, None
+        if call is not None:
+            call()
+
+    __del__ = end
+
+
 class NamespaceSet:
     """Namespaces by type: ``inside.net``, ``inside[NET]``, ``inside["net"]``, iteration by type name.
 
@@ -27,7 +43,8 @@ class NamespaceSet:
     ) -> None:
         """files: what is open already, or opens it.  on_close: called once, when the set is closed or dropped."""
         self._files = dict(files)
-        self._on_close = on_close
+        # Not a __del__ of this class: every block makes such an object, and would pay for one.
+        self._ending = _Ending(on_close) if on_close is not None else None
         self._closed = False
 
     @property
@@ -88,20 +105,11 @@ class NamespaceSet:
         for file in self._files.values():
             if not callable(file):
                 file.close()
-        self._end()
-
-    def _end(self) -> None:
-        on_close, self._on_close = self._on_close, None
-        if on_close is not None:
-            on_close()
+        if self._ending is not None:
+            self._ending.end()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        # The files stay open for those who still have them.
-        if self.__dict__.get("_on_close") is not None:
-            self._end()

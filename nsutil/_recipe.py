@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ._mounts import Mount
     from ._plan import Steps
     from ._process import Popen
+    from ._spawn import Launch
     from ._target import Join
     from ._types import Types
 
@@ -67,8 +68,79 @@ DEFAULTS: dict[str, Any] = {
 }
 RECIPE_OPTIONS = frozenset({"new", "enter", *DEFAULTS})
 
+# What is looked up when a recipe is made, and may be another thing next time.
+_LOOKED_UP = frozenset({"enter", "uid", "gid"})
+_PLAIN = frozenset({NSType, int, bool, str, float, type(None)})
+_MOST_RECENT = 64
+_recent: dict[object, Namespace] = {}
 
-class Namespace(_ns.Block):
+
+class Kept:
+    """What was worked out for a recipe and serves all that are equal, too.
+
+    ``block``: for src/block.c; ``steps``: on the way into a block; ``plans``
+    and ``launches``: of children, by the ids of their maker.
+    """
+
+    __slots__ = ("block", "launches", "plans", "steps")
+
+    def __init__(self) -> None:
+        self.block: tuple[_ns.Plan, int, tuple[object, ...], bool, bool, Callable[..., object]] | None = None
+        self.steps: Steps | None = None
+        self.plans: dict[tuple[int, int], ChildPlan] = {}
+        self.launches: dict[tuple[int, int], Launch] = {}
+
+
+def _key(new: object, options: dict[str, Any]) -> object:
+    """By which a recipe is found again; None where that would not do."""
+    if type(new) not in _PLAIN or not _LOOKED_UP.isdisjoint(options):
+        return None
+    items = [(name, type(value), value) for name, value in options.items()]
+    return (type(new), new, *items) if all(kind in _PLAIN for _, kind, _ in items) else None
+
+
+def known(new: Types, options: dict[str, Any]) -> Namespace:
+    """A recipe that may be somebody else's, too: for those who only run it."""
+    key = new if type(new) is NSType and not options else _key(new, options)
+    recipe = _recent.get(key)
+    if recipe is None:
+        recipe = type.__call__(Namespace, new, **options)
+        if key is not None:
+            if len(_recent) >= _MOST_RECENT:
+                _recent.clear()
+            _recent[key] = recipe
+    return recipe
+
+
+class _Maker(type):
+    """Makes recipes of those known: a block written out in a loop is then nearly as cheap as one that is kept.
+
+    Each is an object of its own, since blocks are told apart by their recipes.
+    """
+
+    if not TYPE_CHECKING:
+
+        def __call__(cls, new=0, **options):
+            if cls is not Namespace:
+                return super().__call__(new, **options)
+            like = known(new, options)
+            recipe = _bare(cls)
+            _set_new(recipe, like._new)
+            _set_joins(recipe, like._joins)
+            _set_options(recipe, like._options)
+            _set_types(recipe, like._types)
+            _set_kept(recipe, like._kept)
+            return recipe
+
+        @property
+        def __signature__(cls):
+            from inspect import signature
+
+            whole = signature(cls.__init__)
+            return whole.replace(parameters=list(whole.parameters.values())[1:])
+
+
+class Namespace(_ns.Block, metaclass=_Maker):
     """Namespaces to make (``new``) and to join (``enter``), with their set-up.
 
     ``new``: a flag, a name, or an iterable of either.  ``enter``: what ``enter()`` takes as a target,
@@ -84,14 +156,12 @@ class Namespace(_ns.Block):
     options that need a type which is not new, and contradictions.  Linux 5.4.  Source: namespaces(7).
     """
 
-    __slots__ = ("_children", "_joins", "_new", "_options", "_plans", "_steps", "_types")
+    __slots__ = ("_joins", "_kept", "_new", "_options", "_types")
 
-    _children: dict[tuple[int, int], Any]
     _joins: tuple[Join, ...]
+    _kept: Kept
     _new: NSType
     _options: dict[str, Any]
-    _plans: dict[tuple[int, int], ChildPlan]
-    _steps: Steps | None
     _types: int
 
     def __init__(
@@ -134,16 +204,13 @@ class Namespace(_ns.Block):
         given = locals()
         from ._checks import check_options
 
-        put = object.__setattr__
         # As ip-netns(8): files laid over /etc take a mount namespace of its own.
-        put(self, "_new", parse_types(new) | (MNT if etc_netns is True else 0))
-        put(self, "_joins", _joins_of(enter))
+        _set_new(self, parse_types(new) | (MNT if etc_netns is True else 0))
+        _set_joins(self, _joins_of(enter))
         options = {name: given[name] for name, default in DEFAULTS.items() if given[name] is not default}
-        put(self, "_options", check_options(options, self._new, self._joins))
-        put(self, "_types", int(self._new | self.joined))
-        put(self, "_steps", None)
-        put(self, "_children", {})
-        put(self, "_plans", {})
+        _set_options(self, check_options(options, self._new, self._joins))
+        _set_types(self, int(self._new | self.joined))
+        _set_kept(self, Kept())
 
     # ------------------------------------------------------------ the value
 
@@ -160,7 +227,10 @@ class Namespace(_ns.Block):
     @property
     def joined(self) -> NSType:
         """The types to join."""
-        return NSType(sum({int(t) for join in self._joins for t in each(join.types)}))
+        bits = 0
+        for join in self._joins:
+            bits |= int(join.types)
+        return NSType(bits)
 
     @property
     def types(self) -> NSType:
@@ -191,7 +261,8 @@ class Namespace(_ns.Block):
         from ._checks import spelled
 
         options = {name: spelled(name, value) for name, value in self._options.items()}
-        return {"new": self._new, "enter": self._joins or None, **options}
+        joins = {"enter": self._joins} if self._joins else {}
+        return {"new": self._new, **joins, **options}
 
     def __eq__(self, other: object) -> bool:
         return self._key() == other._key() if isinstance(other, Namespace) else NotImplemented
@@ -211,7 +282,7 @@ class Namespace(_ns.Block):
         parts = []
         if keywords.pop("new"):
             parts.append("|".join(name_of(t).upper() for t in each(self._new)))
-        if keywords.pop("enter"):
+        if keywords.pop("enter", None):
             shown = [repr(join) for join in self._joins]
             parts.append(f"enter={shown[0] if len(shown) == 1 else '[' + ', '.join(shown) + ']'}")
         parts += [f"{name}={value!r}" for name, value in keywords.items()]
@@ -221,20 +292,24 @@ class Namespace(_ns.Block):
 
     def _block_steps(self) -> Steps:
         """What a block runs on its way in."""
-        if self._steps is None:
+        kept = self._kept
+        if kept.steps is None:
             from ._compile import thread_steps
 
-            object.__setattr__(self, "_steps", thread_steps(self))
-        assert self._steps is not None
-        return self._steps
+            kept.steps = thread_steps(self)
+        return kept.steps
 
     def _prepare_block(self) -> tuple[_ns.Plan, int, tuple[object, ...], bool, bool, Callable[..., object]]:
         """For src/block.c: struct prepared, field by field."""
-        from ._checks import check_block
+        kept = self._kept
+        if kept.block is None:
+            from ._checks import check_block
 
-        check_block(self)
-        steps = self._block_steps()
-        return steps.plan, self._types, tuple(steps.slots.presets), self.strict, self.allow_main_mnt, Inside
+            check_block(self)
+            steps = self._block_steps()
+            presets = tuple(steps.slots.presets)
+            kept.block = steps.plan, self._types, presets, self.strict, self.allow_main_mnt, Inside
+        return kept.block
 
     def __call__(self, func: Callable[P, R]) -> Callable[P, R]:
         """Decorate a function: each call of it is a block of this recipe."""
@@ -333,6 +408,15 @@ class Namespace(_ns.Block):
         from ._create import create_recipe
 
         return create_recipe(self)
+
+
+# Past Namespace.__setattr__, which refuses.
+_bare = _ns.Block.__new__
+_set_joins = Namespace._joins.__set__  # type: ignore[attr-defined]
+_set_kept = Namespace._kept.__set__  # type: ignore[attr-defined]
+_set_new = Namespace._new.__set__  # type: ignore[attr-defined]
+_set_options = Namespace._options.__set__  # type: ignore[attr-defined]
+_set_types = Namespace._types.__set__  # type: ignore[attr-defined]
 
 
 def _from_keywords(keywords: dict[str, Any]) -> Namespace:

@@ -192,11 +192,11 @@ class Launch:
 def launch_of(recipe: Namespace) -> Launch:
     """The Launch of a recipe, made once where it is lasting; to be closed where not."""
     key = os.geteuid(), os.getegid()
-    launch: Launch | None = recipe._children.get(key)
+    launch: Launch | None = recipe._kept.launches.get(key)
     if launch is None:
         launch = Launch(recipe)
         if launch.lasting:
-            recipe._children[key] = launch
+            recipe._kept.launches[key] = launch
     return launch
 
 

@@ -12,6 +12,9 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+#if __has_include(<sys/single_threaded.h>)
+#include <sys/single_threaded.h>    /* glibc 2.32 */
+#endif
 
 /* Types whose setns to where one is has no effect. */
 enum {
@@ -72,10 +75,17 @@ newer_calls(void)
 }
 
 
+/* Asked once for each thread and fork: every block needs it twice. */
 pid_t
 thread_id(void)
 {
-    return (pid_t)sc(SYS_gettid, 0, 0, 0, 0, 0, 0);
+    static _Thread_local pid_t id;
+    static _Thread_local unsigned asked_in;
+    if (id == 0 || asked_in != fork_generation()) {
+        id = (pid_t)sc(SYS_gettid, 0, 0, 0, 0, 0, 0);
+        asked_in = fork_generation();
+    }
+    return id;
 }
 
 
@@ -181,11 +191,16 @@ own_inode(const struct kind *kind)
 }
 
 
-/* How many threads this process has, as the kernel counts them. */
+/* How many threads this process has, as the kernel counts them; libc knows
+ * of processes that never had a second one. */
 static int
 thread_count(void)
 {
     struct stat st;
+#ifdef _SYS_SINGLE_THREADED_H
+    if (__libc_single_threaded)
+        return 1;
+#endif
     return stat("/proc/self/task", &st) < 0 ? 1 : (int)st.st_nlink - 2;
 }
 

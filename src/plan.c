@@ -257,8 +257,7 @@ plan_of(PyObject *module, PyObject *object)
 int
 run_preset(struct run *run, PyObject *slots)
 {
-    for (int i = 0; i < RUN_SLOTS; i++)
-        run->slot[i] = -1;
+    memset(run->slot, 0xff, sizeof run->slot);  /* -1 each */
     run->plan = run->step = run->error = 0;
     run->mounts.root = -1;
     run->mounts.replaced = run->mounts.own_count = 0;

@@ -21,6 +21,7 @@ import peers  # noqa: E402
 import plots  # noqa: E402
 import report  # noqa: E402
 import rows  # noqa: E402
+from measure import Bench  # noqa: E402
 
 FULL_SECONDS, QUICK_SECONDS = 22.0, 2.0  # for each row of weight 1
 
@@ -45,14 +46,24 @@ def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python benchmarks", description="Speed against C floors and peers.")
     parser.add_argument("--quick", action="store_true", help="about a minute instead of ten")
-    parser.add_argument("--row", action="append", metavar="NAME", choices=[*rows.load()], help="only this row; may be repeated")
-    parser.add_argument("--list", action="version", version="\n".join(f"{r.key:<12} {r.title}" for r in rows.load().values()), help="name the rows")
+    parser.add_argument("--seconds", type=float, metavar="N", help="time for each row")
+    parser.add_argument(
+        "--row", action="append", metavar="NAME", choices=[*rows.load()], help="only this row; may be repeated"
+    )
+    parser.add_argument(
+        "--list",
+        action="version",
+        version="\n".join(f"{r.key:<12} {r.title}" for r in rows.load().values()),
+        help="name the rows",
+    )
     parser.add_argument("--no-install", action="store_true", help="compare only with what is installed")
     parser.add_argument("--json", metavar="FILE", help="write all figures")
     parser.add_argument("--markdown", metavar="FILE", help="write the table of the documentation")
     parser.add_argument("--plots", metavar="DIRECTORY", help="write the plots of the documentation (SVG)")
     parser.add_argument("--load", metavar="FILE", help="take the figures of an earlier run instead of measuring")
-    parser.add_argument("--compare", metavar="FILE", nargs="+", help="show how far the ratios of several runs lie apart")
+    parser.add_argument(
+        "--compare", metavar="FILE", nargs="+", help="show how far the ratios of several runs lie apart"
+    )
     return parser.parse_args()
 
 
@@ -62,7 +73,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     if not options.no_install:
         peers.install()
     chosen = [row for row in rows.load().values() if not options.row or row.key in options.row]
-    each = QUICK_SECONDS if options.quick else FULL_SECONDS
+    each = options.seconds or (QUICK_SECONDS if options.quick else FULL_SECONDS)
     run: dict[str, Any] = {"about": about(options.quick), "rows": []}
     print(f"{len(chosen)} rows, about {each * sum(row.weight for row in chosen) / 60 * 1.2:.0f} min", file=sys.stderr)
     for number, row in enumerate(chosen, 1):
@@ -93,15 +104,16 @@ def measure_row(row: rows.Row, seconds: float, quick: bool) -> dict[str, Any]:
         if output.exists():
             result: dict[str, Any] = json.loads(output.read_text())
             return result
-    error = f"the worker ended with status {done.returncode}"
-    return {"key": row.key, "title": row.title, "unit": row.unit, "methods": [], "checks": [], "skipped": {}, "notes": [], "error": error}
+    nothing = Bench(row.key, row.title, row.unit, seconds, quick).result()
+    return {**nothing, "error": f"the worker ended with status {done.returncode}"}
 
 
 def about(quick: bool) -> dict[str, Any]:
     """Where the figures come from."""
     import nsutil
 
-    models = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.partition(":")[2].strip() for line in lines if "model name" in line]
     return {
         "date": time.strftime("%Y-%m-%d"),
         "quick": quick,

@@ -12,7 +12,14 @@ SOURCES = Path(__file__).resolve().parent / "floors"
 BUILD = SOURCES.parent.parent / "build" / "bench"
 _LIBRARY = ("block.c", "spawn.c", "scan.c", "names.c")
 _FLAGS = ["-std=gnu11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra"]
-_STATIC = ["-static", "-nostdlib", "-ffreestanding", "-fno-stack-protector", "-s", "-Wl,-z,noseparate-code,--build-id=none"]
+_STATIC = [
+    "-static",
+    "-nostdlib",
+    "-ffreestanding",
+    "-fno-stack-protector",
+    "-s",
+    "-Wl,-z,noseparate-code,--build-id=none",
+]
 
 # enum of floors.h
 MAPPED, SETUP, PROC, INIT = 1, 2, 4, 8

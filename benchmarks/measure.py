@@ -260,7 +260,7 @@ class Remote:
             self._serve(set_up, commands, answers)
         os.close(commands)
         os.close(answers)
-        self._reader = open(self._answers)
+        self._reader = open(self._answers)  # noqa: SIM115 - closed by close()
         text = self._reader.readline()
         if text != "ready\n":
             raise RuntimeError(f"the other process could not be set up: {text}")

@@ -48,25 +48,29 @@ def install() -> None:
     _install_programs()
     python = _ENVIRONMENT / "bin" / "python"
     if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(_ENVIRONMENT)], check=False, stdout=subprocess.DEVNULL)
+        _quietly([sys.executable, "-m", "venv", str(_ENVIRONMENT)])
     for name in PACKAGES:
         if not _site(_ENVIRONMENT) or not _distribution(name):
             _say(f"installing {name}")
-            pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--no-input", "-q", "install", name]
-            subprocess.run(pip, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=300)
+            _quietly([str(python), "-m", "pip", "--disable-pip-version-check", "--no-input", "-q", "install", name])
 
 
 def _install_programs() -> None:
     missing = sorted({package for name, package in PROGRAMS.items() if not shutil.which(name)})
     if not missing or os.geteuid() or not shutil.which("apt-get"):
         return
-    options = {"check": False, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "stdin": subprocess.DEVNULL}
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     _say(f"installing {', '.join(missing)}")
     apt = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=300"]
-    subprocess.run([*apt, "update"], env=environment, **options)
+    _quietly([*apt, "update"])
     for package in missing:  # one by one: one that does not exist keeps no other away
-        subprocess.run([*apt, "-y", "--no-install-recommends", "install", package], env=environment, **options)
+        _quietly([*apt, "-y", "--no-install-recommends", "install", package])
+
+
+def _quietly(args: list[str]) -> None:
+    """Run something that may fail."""
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    null = subprocess.DEVNULL
+    subprocess.run(args, env=environment, stdin=null, stdout=null, stderr=null, timeout=600, check=False)
 
 
 def _say(text: str) -> None:

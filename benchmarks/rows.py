@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -42,12 +43,6 @@ def row(
 
 def load() -> dict[str, Row]:
     """All rows, in the order in which they are shown."""
-    import rows_blocks
-    import rows_programs
-    import rows_calls
-    import rows_listing
-    import rows_names
-    import rows_sizes
-
-    del rows_blocks, rows_programs, rows_calls, rows_listing, rows_names, rows_sizes
+    for name in ("blocks", "programs", "calls", "listing", "names", "sizes"):
+        importlib.import_module(f"rows_{name}")
     return ROWS

@@ -7,12 +7,13 @@ import os
 import pickle
 from typing import Any
 
-import nsutil
 import peers
 from measure import Batch, Bench, Remote, loop
-from nsutil import UTS, Namespace
 from rows import row
 from rows_programs import available_memory, fill_memory
+
+import nsutil
+from nsutil import UTS, Namespace
 
 FLOOR = "os.fork, unshare, pipe, pickle by hand"
 GIGABYTES = 2

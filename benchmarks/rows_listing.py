@@ -7,12 +7,13 @@ import subprocess
 from functools import partial
 from typing import Any
 
-import nsutil
 import peers
 from floors import program
 from measure import Batch, Bench, Remote, loop
-from nsutil import MNT, PID, snapshot
 from rows import row
+
+import nsutil
+from nsutil import MNT, PID, snapshot
 
 IDS = {"tasks": False, "fds": False, "sockets": False, "mounts": False}
 FLOOR = "C: getdents, 8 readlinks a process"

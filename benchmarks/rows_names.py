@@ -13,8 +13,9 @@ from typing import Any
 
 import peers
 from measure import FLOOR, OWN, PEER, Bench
-from nsutil import named
 from rows import row
+
+from nsutil import named
 
 _DIRECTORY = Path("/run/netns")
 

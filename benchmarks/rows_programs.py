@@ -71,7 +71,7 @@ def run_uts(bench: Bench) -> None:
     bench.floor(FLOOR, partial(bench.floors.spawn, TRUE, UTS, 0, -1))
     bench.own("run(args, new=UTS)", _own([TRUE], new=UTS))
     bench.own("recipe made once", loop(lambda: box.run([TRUE])))
-    bench.peer("subprocess.run, no namespace", lambda: loop(lambda: subprocess.run([TRUE])))
+    bench.peer("subprocess.run, no namespace", lambda: loop(lambda: subprocess.run([TRUE], check=False)))
     bench.peer("unshare(1)", command("unshare", "--uts", TRUE))
     bench.peer("subprocess.run with preexec_fn", preexec)
     bench.peer("pyspaces", _pyspaces)
@@ -84,7 +84,7 @@ def run_static(bench: Bench) -> None:
     path = program("true")
     bench.floor(FLOOR, partial(bench.floors.spawn, path, UTS, 0, -1))
     bench.own("run(args, new=UTS)", _own([path], new=UTS))
-    bench.peer("subprocess.run, no namespace", lambda: loop(lambda: subprocess.run([path])))
+    bench.peer("subprocess.run, no namespace", lambda: loop(lambda: subprocess.run([path], check=False)))
     bench.peer("unshare(1)", command("unshare", "--uts", path))
     bench.at_most("run / floor", "run(args, new=UTS)", FLOOR, 1.30)
 
@@ -159,7 +159,9 @@ def run_five(bench: Bench) -> None:
     types = MNT | UTS | IPC | NET | PID
     bench.floor(FLOOR, partial(bench.floors.spawn, TRUE, types, SETUP | PROC | INIT, -1), NET_PAUSE)
     bench.own("run(args, new=...)", _own([TRUE], new=types), NET_PAUSE)
-    bench.peer("unshare(1), no init", command(*"unshare -m -u -i -n --pid --fork --mount-proc".split(), TRUE), NET_PAUSE)
+    bench.peer(
+        "unshare(1), no init", command(*"unshare -m -u -i -n --pid --fork --mount-proc".split(), TRUE), NET_PAUSE
+    )
     bench.peer("crun", _oci("crun", "--cgroup-manager=disabled"), NET_PAUSE)
     bench.peer("runc", _oci("runc"), NET_PAUSE)
 
@@ -232,7 +234,7 @@ def parent(bench: Bench) -> None:
             return {
                 "floor": partial(bench.floors.spawn, TRUE, UTS, 0, -1),
                 "run": _own([TRUE], new=UTS),
-                "subprocess": loop(lambda: subprocess.run([TRUE])),
+                "subprocess": loop(lambda: subprocess.run([TRUE], check=False)),
                 "preexec": preexec(),
             }
 

@@ -42,10 +42,15 @@ set_loopback_up(void)
 }
 
 
+/* Root and working directory: setns to a mount namespace resets both. */
+enum { ROOT, CWD, PLACES };
+
+
 /* Open what is to be restored.  0 or -errno. */
 static int
-save(int types, int *saved, int *cwd)
+save(int types, int *saved, int *places)
 {
+    const int flags = O_PATH | O_DIRECTORY | O_CLOEXEC;
     for (int i = 0; i < TYPES; i++) {
         if (!(types & type[i].flag))
             continue;
@@ -53,9 +58,23 @@ save(int types, int *saved, int *cwd)
         if (saved[i] < 0)
             return -errno;
     }
-    if (types & CLONE_NEWNS)
-        *cwd = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    return *cwd < 0 ? -errno : 0;
+    if (!(types & CLONE_NEWNS))
+        return 0;
+    places[ROOT] = open("/", flags);
+    places[CWD] = open(".", flags);
+    return places[ROOT] < 0 || places[CWD] < 0 ? -errno : 0;
+}
+
+
+/* Go back to both and close them.  0 or -errno. */
+static int
+restore_places(const int *places)
+{
+    if (fchdir(places[ROOT]) < 0 || chroot(".") < 0 || fchdir(places[CWD]) < 0)
+        return -errno;
+    close(places[ROOT]);
+    close(places[CWD]);
+    return 0;
 }
 
 
@@ -74,15 +93,13 @@ enter(int types, int target, int setup)
 
 /* 0 or -errno. */
 static int
-leave(int types, const int *saved, int cwd)
+leave(int types, const int *saved, const int *places)
 {
     for (int i = 0; i < TYPES; i++)
         if (types & type[i].flag
             && (setns(saved[i], type[i].flag) < 0 || close(saved[i]) < 0))
             return -errno;
-    if (types & CLONE_NEWNS && (fchdir(cwd) < 0 || close(cwd) < 0))
-        return -errno;
-    return 0;
+    return types & CLONE_NEWNS ? restore_places(places) : 0;
 }
 
 
@@ -91,10 +108,10 @@ floor_block(int types, int target, int setup, int64_t rounds)
 {
     int64_t start = now();
     for (int64_t i = 0; i < rounds; i++) {
-        int saved[TYPES], cwd = 0;
-        int error = save(types, saved, &cwd);
+        int saved[TYPES], places[PLACES] = {-1, -1};
+        int error = save(types, saved, places);
         error = error ? error : enter(types, target, setup);
-        error = error ? error : leave(types, saved, cwd);
+        error = error ? error : leave(types, saved, places);
         if (error)
             return error;
     }

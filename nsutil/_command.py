@@ -25,9 +25,26 @@ _POSITIONAL = (
 ).split()
 # Who the program is: subprocess's options, and the recipe's that say it too.
 _IDENTITIES = {"user": ("uid", "gid"), "group": ("uid", "gid"), "extra_groups": ("groups",)}
+_NOBODY_ELSE = (False, -1, None, None, None)
 # Both have these: for subprocess unless they are spelt as only a recipe does.
 _SHARED = {"cwd", "env", "umask", "timeout"}
 _ONLY_RECIPE = RECIPE_OPTIONS - _SHARED
+# What a call's options need a look for.
+_ATTENDED = RECIPE_OPTIONS | _IDENTITIES.keys() | {"preexec_fn"}
+
+
+def settle(recipe: Namespace | None, positional: Sequence[Any], options: dict[str, Any]) -> Namespace:
+    """The recipe of a call; options are left as keywords that subprocess takes.
+
+    Raises TypeError for arguments of the wrong kind, ValueError where recipe
+    and call contradict each other.
+    """
+    if recipe is not None and not positional and _ATTENDED.isdisjoint(options):
+        return recipe
+    name_positional(positional, options)
+    recipe = take_recipe(recipe, options)
+    check_identity(recipe, options)
+    return recipe
 
 
 def name_positional(positional: Sequence[Any], options: dict[str, Any]) -> None:
@@ -42,8 +59,6 @@ def name_positional(positional: Sequence[Any], options: dict[str, Any]) -> None:
 
 def take_recipe(recipe: Namespace | None, options: dict[str, Any]) -> Namespace:
     """The recipe of a call, its options taken out of the others."""
-    if recipe is not None and RECIPE_OPTIONS.isdisjoint(options):
-        return recipe
     changes = {name: options.pop(name) for name in _ONLY_RECIPE & options.keys()}
     if recipe is not None and changes:
         raise TypeError(f"{', '.join(sorted(changes))}: set it in the recipe, with .replace() for a changed copy")
@@ -61,8 +76,6 @@ def take_recipe(recipe: Namespace | None, options: dict[str, Any]) -> Namespace:
 
 def check_identity(recipe: Namespace, options: dict[str, Any]) -> None:
     """ValueError where subprocess and the recipe both say who the program is."""
-    if _IDENTITIES.keys().isdisjoint(options):
-        return
     for theirs, ours in _IDENTITIES.items():
         if options.get(theirs) is None:
             continue
@@ -87,6 +100,8 @@ def take_pipes(options: dict[str, Any], data: Any, capture: bool) -> None:
 
 def words(args: Any, executable: Any, shell: bool) -> tuple[list[Any], Any]:
     """The argument vector and the program."""
+    if type(args) is list and args and not shell:
+        return args, args[0] if executable is None else executable
     if isinstance(args, os.PathLike) and shell:
         raise TypeError("path-like args is not allowed when shell is true")
     result = [args] if isinstance(args, (str, bytes, os.PathLike)) else list(args)
@@ -130,6 +145,8 @@ def identity(
 
     ``leader``: the recipe makes a new session by itself.
     """
+    if not leader and (new_session, group, groups, gid, uid) == _NOBODY_ELSE:
+        return 0, None
     leading = NEW_SESSION if new_session or leader else NEW_GROUP if group >= 0 else 0
     if group < 0 and groups is None and gid is None and uid is None and not (new_session and not leader):
         return leading, None

@@ -60,9 +60,7 @@ class Popen(subprocess.Popen[AnyStr]):
 
     def __init__(self, args: Any, *positional: Any, **options: Any) -> None:
         self._child = options.pop("_child", None) or Child()
-        _command.name_positional(positional, options)
-        self._recipe = _command.take_recipe(options.pop("_recipe", None), options)
-        _command.check_identity(self._recipe, options)
+        self._recipe = _command.settle(options.pop("_recipe", None), positional, options)
         super().__init__(args, **options)
 
     # -------------------------------------------------------------- starting

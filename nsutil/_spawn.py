@@ -92,7 +92,7 @@ class Launch:
         chosen = (SECOND, plan.second), (INIT, plan.init), (WATCH, watch), (HIDE, plan.joins)
         self._bits = sum(bit for bit, wanted in chosen if wanted)
         own = plan.maps.self_write if plan.maps else None
-        self._plans = tuple(_plan_of(steps) for steps in (plan.enter, own, plan.setup, plan.credentials))
+        self._plans = tuple(_plan_of(steps) for steps in (plan.enter, own, plan.setup, plan.credentials, None))
         looks_around = recipe.joined & MNT or "target" in (recipe.uid, recipe.gid) or recipe.etc_netns
         looks_around = looks_around or not isinstance(recipe.root, (str, type(None)))
         self.lasting = not looks_around and not plan.keep and (plan.maps is None or own is not None)
@@ -115,17 +115,17 @@ class Launch:
         what subprocess's own options ask.  Raises the OSError of the step that
         failed.
         """
-        time = self._time_to_join()
+        time = self._time_to_join() if self._plan.join_time else None
         kept = tuple(sorted({int(fd) for fd in pass_fds})) if pass_fds else ()
         command = words, envp, candidates, time.fileno() if time else -1
         failure = self._run(child, identity, self._bits | bits, self.end_signal, *command, *streams, kept)
         if failure is not None:
             raise self._failure(program, identity, *failure)
 
-    def _time_to_join(self) -> NamespaceFile | None:
+    def _time_to_join(self) -> NamespaceFile:
         """The TIME namespace that the last stage joins; by then a pidfd may need rights that are gone."""
-        join = self._plan.join_time
-        return next(file for file in join.files() if file.type == TIME) if join else None
+        assert self._plan.join_time is not None
+        return next(file for file in self._plan.join_time.files() if file.type == TIME)
 
     def hold(self) -> int:
         """Start nsutil's init alone, which holds the namespaces until it is killed or this process ends: its pidfd.
@@ -149,7 +149,7 @@ class Launch:
     ) -> tuple[int, int, int] | None:
         """_ns.spawn; id maps that are for us to write are written while the child waits."""
         plan, maps = self._plan, self._plan.maps
-        plans = (*self._plans, _plan_of(identity))
+        plans = self._plans if identity is None else (*self._plans[:-1], identity.plan)
         setting = plans, plan.slots.presets, plan.clone_flags, bits, end_signal
         if maps is None or maps.self_write:
             return _ns.spawn(child, _NO_MAPS, *setting, *command)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from commands import manual_pages  # noqa: E402
 
 import nsutil  # noqa: E402
 import nsutil._ns  # noqa: E402 - without it there is nothing to document
+from nsutil._probe import Facts  # noqa: E402
 
 project = "nsutil"
 author = "The nsutil authors"
@@ -46,7 +46,7 @@ myst_heading_anchors = 3
 myst_links_external_new_tab = False
 
 # The notebooks make namespaces, mounts and networks.
-nb_execution_mode = "force" if os.geteuid() == 0 else "off"
+nb_execution_mode = "off" if Facts().lacks("CAP_SYS_ADMIN") else "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
 nb_merge_streams = True

@@ -135,7 +135,8 @@ def test_ignored_signals_stay_ignored() -> None:
     env = support_cli.ENV
     script = f"trap '' INT HUP; exec {sys.executable} -m nsutil unshare -f grep SigIgn /proc/self/status"
     done = subprocess.run(["sh", "-c", script], env=env, capture_output=True, text=True, check=True)
-    assert int(done.stdout.split()[1], 16) == 0b11
+    libc = 0b11 << 31  # signals 32 and 33, which posix_spawn in libc ignores: make starts its commands so
+    assert int(done.stdout.split()[1], 16) & ~libc == 0b11
 
 
 def test_no_descriptor_is_inherited() -> None:

@@ -47,7 +47,8 @@ CHECKS: dict[str, Callable[[Any], object]] = {
     "gid": option.gid,
     "groups": option.groups,
     "keep_caps": option.flag("keep_caps"),
-    "ambient": option.ambient,
+    "ambient": option.capabilities("ambient"),
+    "bounding": option.capabilities("bounding"),
     "no_new_privs": option.flag("no_new_privs"),
     "hostname": option.hostname("hostname"),
     "domainname": option.hostname("domainname"),
@@ -64,7 +65,7 @@ CHECKS: dict[str, Callable[[Any], object]] = {
     "umask": option.umask,
     "init": option.flag("init"),
     "kill_child": option.signal_or_flag,
-    "new_session": option.flag("new_session"),
+    "new_session": option.session,
     "timeout": option.seconds,
     "strict": option.flag("strict"),
     "allow_main_mnt": option.flag("allow_main_mnt"),
@@ -93,8 +94,8 @@ NEEDS_NEW: dict[str, NSType] = {
 # What a block on the calling thread cannot do, since it could not be undone
 # or would touch the whole process.
 CHILD_ONLY = (
-    "uid_map gid_map setgroups uid gid groups keep_caps ambient no_new_privs mount_proc root cwd cgroup "
-    "rlimits umask init kill_child new_session timeout env owner etc_netns monotonic boottime"
+    "uid_map gid_map setgroups uid gid groups keep_caps ambient bounding no_new_privs mount_proc root cwd "
+    "cgroup rlimits umask init kill_child new_session timeout env owner etc_netns monotonic boottime"
 ).split()
 
 
@@ -150,6 +151,10 @@ def _check_pairs(options: dict[str, Any], new: NSType) -> None:
             f"kill_child={options['kill_child']!r} contradicts init=False: a PID 1 without a handler ignores "
             f"every signal but SIGKILL"
         )
+    missing = set(options.get("ambient", ())) - set(options.get("bounding", options.get("ambient", ())))
+    if missing:
+        names = ", ".join(option.CAPABILITIES[number] for number in sorted(missing))
+        raise ValueError(f"ambient has {names}, which bounding leaves out")
     if options.get("mount_proc") and not new & MNT:
         raise ValueError(f"mount_proc={options['mount_proc']!r} needs MNT among the new types")
     if options.get("env") == "target" and "root" in options and options["root"] is not True:

@@ -6,14 +6,17 @@ maps, clock offsets, names, mounts and root, and last what gives rights away.
 
 from __future__ import annotations
 
+import errno
 import os
 
-from ._options import NANOSECONDS
+from ._options import CAPABILITIES, NANOSECONDS
 from ._plan import PlanBuilder, Slots, pairs
 from ._types import CGROUP, MNT, NET, PID, TIME, USER, NSType, each, name_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ._idmap import MapWriter
     from ._plan import HasFileno, Slot, Steps
     from ._recipe import Namespace
@@ -22,7 +25,9 @@ if TYPE_CHECKING:
 CLONE_FS = 0x200
 MS_REC = 0x4000
 PROPAGATION_FLAGS = {"private": 0x40000, "slave": 0x80000, "shared": 0x100000}
+TIOCSCTTY = 0x540E
 PR_SET_KEEPCAPS = 8
+PR_CAPBSET_DROP = 24
 PR_SET_NO_NEW_PRIVS = 38
 O_NSDIR = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 AT_FDCWD = -100
@@ -178,8 +183,13 @@ def _setup_steps(recipe: Namespace, plan: ChildPlan) -> Steps:
 
 def _credential_steps(recipe: Namespace, plan: ChildPlan) -> Steps:
     builder = PlanBuilder(plan.slots)
-    if recipe.new_session:
+    if recipe.new_session is not False:
         builder.add("setsid", label="start a new session")
+    if not isinstance(recipe.new_session, bool):
+        terminal = builder.keep(recipe.new_session)
+        builder.add(
+            "ioctl", terminal, TIOCSCTTY, 0, label="take the terminal", filename=f"descriptor {recipe.new_session}"
+        )
     for resource, soft, hard in recipe.rlimits or ():
         limits = soft.to_bytes(8, "little", signed=True) + hard.to_bytes(8, "little", signed=True)
         builder.add("prlimit64", 0, resource, limits, None, label=f"set resource limit {resource} to {soft}, {hard}")
@@ -356,6 +366,7 @@ def _identity(builder: PlanBuilder, recipe: Namespace) -> None:
     """Groups, gid, uid and capabilities: the last of the rights to go."""
     uid, gid = _id_of("uid", recipe), _id_of("gid", recipe)
     groups = recipe.groups
+    _bound_capabilities(builder, recipe)
     if groups is not None:
         builder.add("setgroups", len(groups), list(groups), label=f"set supplementary groups {list(groups)}")
     elif uid is not None:
@@ -368,12 +379,25 @@ def _identity(builder: PlanBuilder, recipe: Namespace) -> None:
             builder.add("prctl", PR_SET_KEEPCAPS, 1, 0, 0, 0, label="keep capabilities")
         builder.add("setresuid", uid, uid, uid, label=f"set uid {uid}")
     if keep:
-        mask = 2**64 - 1 if recipe.keep_caps else sum(1 << cap for cap in recipe.ambient)
+        mask = sum(1 << cap for cap in _all_or(recipe.bounding) if recipe.keep_caps or cap in recipe.ambient)
         builder.add("raise_ambient", mask, int(not recipe.keep_caps), label="raise ambient capabilities")
     else:
         builder.add("clear_inheritable", label="clear inheritable capabilities")
     if recipe.no_new_privs:
         builder.add("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, label="set no_new_privs")
+
+
+def _bound_capabilities(builder: PlanBuilder, recipe: Namespace) -> None:
+    """While CAP_SETPCAP is still there.  What this kernel does not know (EINVAL) needs no dropping."""
+    if recipe.bounding is not None:
+        for number, name in enumerate(CAPABILITIES):
+            if number not in recipe.bounding:
+                label = f"drop capability {name} from the bounding set"
+                builder.add("prctl", PR_CAPBSET_DROP, number, 0, 0, 0, label=label, ok=errno.EINVAL)
+
+
+def _all_or(chosen: tuple[int, ...] | None) -> Iterable[int]:
+    return range(64) if chosen is None else chosen
 
 
 def _id_of(which: str, recipe: Namespace) -> int | None:

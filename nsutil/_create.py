@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 # What only a program or a function has.
 _PROGRAM_ONLY = (
-    "uid gid groups keep_caps ambient no_new_privs cwd cgroup rlimits umask kill_child new_session timeout env".split()
-)
+    "uid gid groups keep_caps ambient bounding no_new_privs cwd cgroup rlimits umask kill_child new_session timeout env"
+).split()
 
 
 def create_recipe(recipe: Namespace) -> NamespaceSet:

@@ -108,10 +108,14 @@ def capability(value: object) -> int:
     return integer("a capability", 0, 63, value)
 
 
-def ambient(value: object) -> tuple[int, ...]:
-    """Capabilities to keep for a program that is not root."""
-    items = (value,) if isinstance(value, (str, int)) else _items("ambient", value)
-    return tuple(sorted({capability(item) for item in items}))
+def capabilities(name: str) -> Callable[[object], tuple[int, ...]]:
+    """One capability or several, as sorted numbers."""
+
+    def check(value: object) -> tuple[int, ...]:
+        items = (value,) if isinstance(value, (str, int)) else _items(name, value)
+        return tuple(sorted({capability(item) for item in items}))
+
+    return check
 
 
 def hostname(name: str) -> Callable[[object], str]:
@@ -163,6 +167,13 @@ def path_or_fd(name: str) -> Callable[[object], object]:
         return value if hasattr(value, "fileno") else check_path(value)
 
     return check
+
+
+def session(value: object) -> object:
+    """True, False, or the descriptor of the session's terminal."""
+    if isinstance(value, bool) or hasattr(value, "fileno"):
+        return value
+    return integer("new_session", 0, 2**31 - 1, value)
 
 
 def offset(name: str) -> Callable[[object], int]:

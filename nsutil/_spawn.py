@@ -87,7 +87,7 @@ class Launch:
         self._plan = plan = compile_child(recipe)
         self.init = plan.init
         self.end_signal = _end_signal(recipe.kill_child, plan.init)
-        self.cwd, self.env, self.new_session = recipe.cwd, recipe.env, recipe.new_session
+        self.cwd, self.env, self.new_session = recipe.cwd, recipe.env, recipe.new_session is not False
         watch = bool(self.end_signal) and not plan.init
         chosen = (SECOND, plan.second), (INIT, plan.init), (WATCH, watch), (HIDE, plan.joins)
         self._bits = sum(bit for bit, wanted in chosen if wanted)

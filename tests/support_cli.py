@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import os
 import pty
 import re
 import select
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import support
 
@@ -69,6 +72,7 @@ def _become_command(argv: Sequence[str], pipes: tuple[int, int, int], env: dict[
 
     status = main(list(argv))
     sys.stdout.flush()
+    sys.stderr.flush()
     os._exit(status)
 
 
@@ -205,3 +209,65 @@ def terminal(*argv: str, env: dict[str, str] | None = None, timeout: float = 20)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     return data.decode(errors="surrogateescape").replace("\r\n", "\n")
+
+
+class Session:
+    """``nsutil ARGV`` on a terminal of its own, as a program that is typed at."""
+
+    def __init__(
+        self, *argv: str, env: dict[str, str] = ENV, size: tuple[int, int] = (24, 80), timeout: float = 20
+    ) -> None:
+        self.seen = ""
+        self.deadline = time.monotonic() + timeout
+        with support_warnings():
+            self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            try:
+                self.resize(*size, fd=0)
+                os.execve(sys.executable, [sys.executable, "-m", "nsutil", *argv], env)
+            finally:
+                os._exit(99)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        os.close(self.fd)
+
+    def resize(self, rows: int, columns: int, fd: int | None = None) -> None:
+        """A terminal of that size from now on."""
+        size = struct.pack("HHHH", rows, columns, 0, 0)
+        fcntl.ioctl(self.fd if fd is None else fd, termios.TIOCSWINSZ, size)
+
+    def type(self, text: str, expected: str) -> None:
+        """Type, and wait until what is expected has been shown."""
+        start = len(self.seen)
+        os.write(self.fd, text.encode())
+        while expected not in self.seen[start:]:
+            if not self._read():
+                raise AssertionError(f"{expected!r} is not in {self.seen[start:]!r}")
+
+    def _read(self) -> bool:
+        if not select.select([self.fd], [], [], max(0.0, self.deadline - time.monotonic()))[0]:
+            return False
+        try:
+            data = os.read(self.fd, 65536)
+        except OSError:  # EIO: closed on the other side
+            return False
+        self.seen += data.decode(errors="replace")
+        return bool(data)
+
+    def echoes(self) -> bool:
+        """Whether the terminal shows what is typed, in whole lines: as it was to begin with."""
+        flags = termios.tcgetattr(self.fd)[3]
+        return bool(flags & termios.ECHO and flags & termios.ICANON)
+
+    def wait(self) -> int:
+        """The exit status; all that was shown has been read then."""
+        while self._read():
+            pass
+        pid, self.pid = self.pid, 0
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -96,7 +96,7 @@ def _similar(given: str, known: dict[str, tuple[str, int]]) -> str:
 
 
 class Arguments:
-    """The options of a command line in order, then ``.rest``.
+    """The options of a command line in order, then ``.rest``; ``.ended``: by a "--".
 
     ``permute``: options may follow arguments; without it the first argument
     ends them, since what follows is another program's command line.
@@ -107,6 +107,7 @@ class Arguments:
         self.options = Options(help_text)
         self.argv = list(argv)
         self.rest: list[str] = []
+        self.ended = False
         self.permute = permute and "POSIXLY_CORRECT" not in os.environ
 
     def __iter__(self) -> Iterator[tuple[str, str | None]]:
@@ -126,6 +127,7 @@ class Arguments:
         while self.argv:
             word = self.argv.pop(0)
             if word == "--":
+                self.ended = True
                 break
             if word.startswith("--"):
                 yield self._long(word)

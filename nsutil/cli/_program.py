@@ -57,7 +57,7 @@ def parse_environment(data: bytes) -> Environment:
 def seal_imports() -> None:
     """Look for no module any more: the root directory will be a stranger's,
     and whatever lies there must not run as a part of this program."""
-    import resource  # noqa: F401 - for exit_like
+    import resource  # noqa: F401 - for die_by
 
     from .. import doctor  # noqa: F401 - explains what fails from now on
     from ._args import debug
@@ -171,13 +171,15 @@ class Helper:
 
 def exit_like(status: int) -> int:
     """The exit status for a child's wait status, or death by the same signal."""
-    if not os.WIFSIGNALED(status):
-        return os.WEXITSTATUS(status)
+    return die_by(os.WTERMSIG(status)) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+def die_by(number: int) -> int:
+    """End by a signal, without a second core dump; the exit status that stands for it where that is not possible."""
     import resource
 
-    number = os.WTERMSIG(status)
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))  # one core dump is enough
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
     if number not in (signal.SIGKILL, signal.SIGSTOP):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])

@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 HELP = """\
 Usage: nsutil demo [OPTIONS] [TYPE...]
 
-Show each namespace type (or only those named: cgroup ipc mnt net pid time
-user uts) as a process outside and one inside see it. Needs no privileges
-where user namespaces are allowed.
+Show each namespace type (or only those named: cgroup ipc mnt net pid time user
+uts) as a process outside and one inside see it. Needs no privileges where user
+namespaces are allowed.
 
 Options:
-      --color WHEN  always, never or auto (in a terminal, unless NO_COLOR is set)
+      --color WHEN  always, never or auto (on a terminal, unless NO_COLOR is
+                    set)
   -h, --help        show this help
   -V, --version     show the version
       --debug       show a traceback with errors

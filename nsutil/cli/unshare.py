@@ -490,10 +490,23 @@ def run_child(request: Request, program: Program, own: dict[str, IdMap] | None, 
     finally:
         os.close(writer)
     if request.forward:
-        for number in HELD_BACK:
-            signal.signal(number, lambda number, _: os.kill(pid, number))
+        forward(pid)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return exit_like(os.waitpid(pid, 0)[1])
+
+
+def forward(pid: int) -> None:
+    """Hand on what is else held back; by pidfd, since a signal may come when the child has just been waited for."""
+    pidfd = os.pidfd_open(pid)
+
+    def hand_on(number: int, _: object) -> None:
+        try:
+            signal.pidfd_send_signal(pidfd, number)
+        except ProcessLookupError:
+            pass
+
+    for number in HELD_BACK:
+        signal.signal(number, hand_on)
 
 
 def follow_parent(number: int, parent: int) -> None:

@@ -302,7 +302,9 @@ def _open_cgroup(directory: str | int | HasFileno) -> int:
 
 def _cgroup_of(process: Process) -> str:
     """The target's directory in the cgroup v2 hierarchy, wherever that is mounted."""
-    for line in process.read("cgroup").decode().splitlines():
+    from ._probe import lines_of
+
+    for line in lines_of(os.fsdecode(process.read("cgroup"))):
         hierarchy, _, path = line.split(":", 2)
         if hierarchy == "0":
             return _cgroup2_mount() + path
@@ -310,11 +312,12 @@ def _cgroup_of(process: Process) -> str:
 
 
 def _cgroup2_mount() -> str:
-    with open("/proc/thread-self/mountinfo") as file:
-        for line in file:
-            fields = line.split()
-            if fields[fields.index("-") + 1] == "cgroup2":
-                return fields[4]
+    from ._mountinfo import parse
+
+    with open("/proc/thread-self/mountinfo", errors="surrogateescape", newline="\n") as file:
+        for mount in map(parse, file):
+            if mount.fstype == "cgroup2":
+                return mount.target
     raise FileNotFoundError(2, "no cgroup v2 file system is mounted", "/sys/fs/cgroup")
 
 

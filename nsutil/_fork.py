@@ -144,7 +144,8 @@ class Forked:
 
         Raises TimeoutError after ``timeout`` seconds.
         """
-        status = self.child.wait(-1 if timeout is None else math.ceil(timeout * 1000))
+        # poll(2) can wait for 24 days: a longer timeout is none.
+        status = self.child.wait(-1 if timeout is None or timeout > 2_000_000 else math.ceil(timeout * 1000))
         if status is None:
             raise TimeoutError("timed out")
         return status

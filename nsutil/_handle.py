@@ -222,13 +222,13 @@ class NamespaceFile:
         /proc is the caller's: there may be none inside.
         """
         if self._is_own():
-            return builtins.open("/proc/thread-self/mountinfo", errors="surrogateescape")
+            return builtins.open("/proc/thread-self/mountinfo", errors="surrogateescape", newline="\n")
         proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fd = self._open_inside(b"thread-self/mountinfo", os.O_RDONLY, 0, proc)
         finally:
             os.close(proc)
-        return builtins.open(fd, errors="surrogateescape")
+        return builtins.open(fd, errors="surrogateescape", newline="\n")
 
     def next(self) -> NamespaceFile | None:
         """The mount namespace with the next higher id; None after the last.

@@ -260,8 +260,8 @@ def _names(uid: int) -> tuple[str, ...]:
 def _ranges(path: str, owners: Sequence[str]) -> Iterator[tuple[int, int]]:
     """The valid ranges of these owners, in the order of the file."""
     try:
-        with open(path, errors="surrogateescape") as file:
-            lines = file.read().splitlines()
+        with open(path, errors="surrogateescape", newline="\n") as file:
+            lines = file.read().split("\n")
     except FileNotFoundError:
         return
     for line in lines:

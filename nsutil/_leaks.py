@@ -72,9 +72,9 @@ def _children() -> Iterator[int]:
 
 
 def _mounts() -> Iterator[str]:
-    with open("/proc/thread-self/mountinfo") as file:
+    with open("/proc/thread-self/mountinfo", errors="surrogateescape", newline="\n") as file:
         for line in file:
-            fields = line.split()
+            fields = line.split(" ")
             yield f"{fields[4]} ({fields[fields.index('-') + 1]}, id {fields[0]})"
 
 

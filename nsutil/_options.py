@@ -182,7 +182,7 @@ def offset(name: str) -> Callable[[object], int]:
     def check(value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise TypeError(f"{name} must be seconds as int or float, not {value!r}")
-        if not math.isfinite(value) or abs(value) > 2**33:
+        if not abs(value) <= 2**33:  # nor NaN; math.isfinite() refuses large ints
             raise ValueError(f"{name} must be within +-{2**33} seconds, not {value!r}")
         return value * NANOSECONDS if isinstance(value, int) else round(value * NANOSECONDS)
 
@@ -211,9 +211,10 @@ def seconds(value: object) -> float:
     """A timeout."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"timeout must be seconds as int or float, not {value!r}")
-    if math.isnan(value) or value < 0:
+    if not value >= 0:  # nor NaN
         raise ValueError(f"timeout must not be negative, got {value!r}")
-    return value
+    # Larger than a float may be is for ever, too.
+    return value if value < 2**63 else math.inf
 
 
 def signal_or_flag(value: object) -> int | bool:
@@ -238,8 +239,6 @@ def signal_number(name: str, value: object) -> int:
 
 def rlimits(value: object) -> tuple[tuple[int, int, int], ...]:
     """{resource.RLIMIT_X: (soft, hard)} as sorted (resource, soft, hard)."""
-    if isinstance(value, tuple):  # the stored form, from a pickle or a copy
-        value = {item[0]: item[1:] for item in value}
     if not isinstance(value, dict):
         raise TypeError(f"rlimits must be a dict of resource: (soft, hard), not {value!r}")
     return tuple(sorted(_rlimit(key, pair) for key, pair in value.items()))

@@ -34,7 +34,7 @@ class Mount:
 
     def __init__(self, line: str) -> None:
         head, _, tail = line.partition(" - ")
-        fields = head.split()
+        fields = head.split(" ")  # no other white space is escaped
         self.root = unescape(fields[3])
         self.point = unescape(fields[4])
         self.options = frozenset(fields[5].split(","))
@@ -48,6 +48,11 @@ def unescape(path: str) -> str:
     for code in (r"\040", r"\011", r"\012", r"\043"):
         path = path.replace(code, chr(int(code[1:], 8)))
     return path.replace(r"\134", "\\")
+
+
+def lines_of(text: str) -> list[str]:
+    """Lines end in a newline only: a path may hold anything else that str.splitlines() breaks at."""
+    return [line for line in text.split("\n") if line]
 
 
 class Facts:
@@ -110,8 +115,7 @@ class Facts:
     @property
     def mounts(self) -> list[Mount]:
         if self._mounts is None:
-            lines = (self.text("/proc/thread-self/mountinfo") or "").splitlines()
-            self._mounts = [Mount(line) for line in lines]
+            self._mounts = [Mount(line) for line in lines_of(self.text("/proc/thread-self/mountinfo") or "")]
         return self._mounts
 
     def mount_of(self, path: str) -> Mount | None:
@@ -173,7 +177,7 @@ def _is_below(path: str, top: str) -> bool:
 
 def _read(path: str) -> str | None:
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
+        with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
             return file.read().strip("\n\0")
     except OSError:
         return None

@@ -148,7 +148,7 @@ class Popen(subprocess.Popen[AnyStr]):
 
     def _wait(self, timeout: float | None) -> int:
         while self.returncode is None:
-            nanoseconds = -1 if timeout is None else max(0, int(timeout * 1e9))
+            nanoseconds = -1 if timeout is None else max(0, int(min(timeout, 9e9) * 1e9))
             if not _ns.await_exit(self.pidfd, nanoseconds):
                 raise subprocess.TimeoutExpired(self.args, timeout or 0)
             with self._waitpid_lock:

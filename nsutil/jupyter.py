@@ -139,7 +139,7 @@ def _literal(text: str) -> object:
     """A Python literal where it is one (numbers, True, lists), else the text."""
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return text
 
 

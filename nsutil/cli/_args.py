@@ -171,7 +171,7 @@ class Arguments:
 
 def unsigned(text: str | None, what: str, limit: int = 2**32 - 1) -> int:
     """A decimal number between 0 and ``limit``."""
-    if text is None or not text.isascii() or not text.isdigit() or int(text) > limit:
+    if text is None or not text.isascii() or not text.isdigit() or len(text) > 4000 or int(text) > limit:
         raise CommandError(f"failed to parse {what}: '{text}'")
     return int(text)
 

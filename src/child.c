@@ -425,9 +425,11 @@ await_maps(struct spawn *s)
     char answer = 0;
     sc(SYS_close, s->answer_peer, 0, 0, 0, 0, 0);
     sign(s->ready_fd);
+    long flag = be_dumpable(&s->run);
     long n = sc(SYS_write, s->ready_fd, (long)"r", 1, 0, 0, 0);
     if (n == 1)
         n = sc(SYS_read, s->answer_fd, (long)&answer, 1, 0, 0, 0);
+    be_as_before(flag);
     if (n == 1 && answer == 'm')
         return true;
     spawn_failed(s, PART_AWAIT_MAPS, 0, n < 0 ? -n : ECANCELED);

@@ -77,11 +77,12 @@ wait_for_maps(struct forked *f)
 {
     struct message_header message = {MESSAGE_READY, 0, 0};
     char byte;
-    long n;
+    long n, flag = be_dumpable(&f->run);
     sc(SYS_write, f->end[REPORT], (long)&message, sizeof message, 0, 0, 0);
     do
         n = sc(SYS_read, f->end[GO], (long)&byte, 1, 0, 0, 0);
     while (n == -EINTR);
+    be_as_before(flag);
     if (n != 1)                 /* it could not, and knows why */
         leave(EXIT_FAILED);
 }
@@ -282,6 +283,7 @@ void
 forked_run(struct forked *f)
 {
     take_ends(f);
+    f->run.hidden = f->joins;
     if (f->joins)
         sc(SYS_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0, 0);
     enter(f);

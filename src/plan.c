@@ -258,7 +258,7 @@ int
 run_preset(struct run *run, PyObject *slots)
 {
     memset(run->slot, 0xff, sizeof run->slot);  /* -1 each */
-    run->plan = run->step = run->error = 0;
+    run->plan = run->step = run->error = run->hidden = 0;
     run->mounts.root = -1;
     run->mounts.replaced = run->mounts.own_count = 0;
     if (slots == NULL || slots == Py_None)

@@ -235,7 +235,10 @@ take_request(PyObject *args, struct request *r)
     if (take_plans(plans, r) < 0 || take_kept(r, kept) < 0
         || take_program(r, argv, envp, candidates) < 0)
         return -1;
-    return run_preset(&s->run, slots);
+    if (run_preset(&s->run, slots) < 0)
+        return -1;
+    s->run.hidden = s->hide;
+    return 0;
 }
 
 

@@ -59,6 +59,7 @@ struct run {
     int plan;                   /* which plan failed (set by its runner) */
     int step;                   /* index of the step that failed */
     int error;                  /* its errno, 0 while all is well */
+    int hidden;                 /* strangers may be near: never dumpable */
     struct mount_state mounts;  /* root -1 and all else 0 at the start */
 };
 
@@ -72,6 +73,13 @@ const struct op *find_op(const char *name);
 /* sc: a raw system call: returns the kernel's value, -errno on failure,
  * touches no errno. */
 long sc(long number, long a, long b, long c, long d, long e, long f);
+
+/* Around what needs /proc files of our own.  procfs gives those of a process
+ * that is not dumpable to root, and a setuid() without exec makes it so: it
+ * could not even write the maps of its own namespace.  Returns the flag as it
+ * was for the second call, -1 where nothing was changed. */
+long be_dumpable(const struct run *run);
+void be_as_before(long flag);
 
 /* write_proc(path, data, length), also for composites of other files. */
 long step_write_proc(struct run *run, const long *arg);

@@ -115,8 +115,8 @@ coverage: $(VENV)/.built $(VENV)/.test ## Lines of Python and C that the tests r
 	$(BIN)/coverage combine --quiet && $(BIN)/coverage report
 	$(PIP) install gcovr && $(BIN)/gcovr --root . --filter src/ build/coverage
 
-leaks: ## Every public call in a leak test
-	$(call todo,its code)
+leaks: $(VENV)/.built $(VENV)/.test ## Every public call in a leak test
+	@$(BIN)/pytest tests/test_leaks.py $(ARGS)
 
 fuzz: ## Hours of hostile input
 	$(call todo,its code)

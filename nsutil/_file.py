@@ -51,8 +51,8 @@ def open(
     """Open a namespace of a process, or a namespace file.
 
     target: a pid (int; a thread's id too, Linux 6.9), a path, a Popen, a NamespaceReference, or
-    anything with ``fileno()``: a namespace file or a pidfd.  fd: the same as a bare descriptor.
-    What was given stays the caller's.
+    anything with ``fileno()``: a namespace file or a pidfd.  What was given stays the caller's.
+    fd: the same as a bare descriptor.
     type: an NSType or a name, or for processes "pid_for_children", "time_for_children"; it may be
     left out where the target is itself a namespace.
 

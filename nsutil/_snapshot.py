@@ -96,7 +96,7 @@ class NamespaceInfo:
 
     @property
     def owner(self) -> NamespaceInfo | None:
-        """The user namespace that owns it; None for the initial one and where it is out of sight (NS_GETUSERNS)."""
+        """The user namespace that owns it; None for the initial one and where it is out of sight (NS_GET_USERNS)."""
         return self._other(USER, self._facts.relation(self._key)[1])
 
     @property
@@ -131,7 +131,7 @@ class NamespaceInfo:
 
     @property
     def command(self) -> str | None:
-        """The command line of process ``pid``, or its name where it has none. Bytes that are no UTF-8 show as \\xNN."""
+        """The command line of process ``pid``, or its name where it has none. Bytes that are no UTF-8 are escaped."""
         return self._facts.detail(self._key)[2]
 
     @property

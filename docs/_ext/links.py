@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MANUAL = "https://man7.org/linux/man-pages/man{section}/{page}.{section}.html"
 PYTHON = "https://docs.python.org/3/library/{page}.html#{name}"
 # unshare(2), proc_pid_ns(5), ip-netns(8)
-_PAGE = re.compile(r"(?<![\w.(-])([a-z][a-z0-9_.+-]*)\(([1-8])\)")
+_PAGE = re.compile(r"(?<![\w.-])([a-z][a-z0-9_.+-]*)\(([1-8])\)")
 # Own pages, and pages that are not at that address.
 _NOT_THERE = re.compile(r"nsutil.*|os\..*|range|conmon")
 _KEEP = (nodes.reference, nodes.literal, nodes.literal_block, nodes.title, nodes.raw)

@@ -40,12 +40,12 @@ class Inside(NamespaceSet):
 
     def _opener(self, nstype: NSType) -> Any:
         def open_now() -> NamespaceFile:
-            from ._file import NamespaceFile
+            from ._handle import adopt
 
             if not self._guard.active:
                 raise ValueError(f"the block is over, and its {nstype} namespace was not opened inside it")
             entry = "pid_for_children" if nstype == PID else name_of(nstype)
-            return NamespaceFile(os.open(f"/proc/thread-self/ns/{entry}", os.O_RDONLY | os.O_CLOEXEC))
+            return adopt(os.open(f"/proc/thread-self/ns/{entry}", os.O_RDONLY | os.O_CLOEXEC))
 
         return open_now
 

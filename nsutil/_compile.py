@@ -10,7 +10,7 @@ import errno
 import os
 
 from ._options import CAPABILITIES, NANOSECONDS
-from ._plan import PlanBuilder, Slots, pairs
+from ._plan import PlanBuilder, Slots, close_all, pairs
 from ._types import CGROUP, MNT, NET, PID, TIME, USER, NSType, each, name_of
 
 TYPE_CHECKING = False
@@ -75,9 +75,7 @@ class ChildPlan:
 
     def close(self) -> None:
         """Close what was opened for this run."""
-        for fd in self.keep:
-            os.close(fd)
-        self.keep.clear()
+        close_all(self.keep)
 
 
 # ------------------------------------------------------------ on a thread

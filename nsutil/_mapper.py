@@ -6,6 +6,8 @@ import fcntl
 import os
 import threading
 
+from ._plan import close_all
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,14 +29,20 @@ class Mapper:
 
     def __init__(self, writer: Callable[[int], None]) -> None:
         self._writer = writer
+        self._fds: list[int] = []
         self.error: BaseException | None = None
 
     def __enter__(self) -> Self:
-        self._ready, said = os.pipe2(os.O_CLOEXEC)
-        heard, self._answer = os.pipe2(os.O_CLOEXEC)
-        self.ends = said, heard, self._answer
-        self._thread = threading.Thread(target=self._serve, name="nsutil maps", daemon=True)
-        self._thread.start()
+        try:
+            for _ in range(2):
+                self._fds += os.pipe2(os.O_CLOEXEC)
+            self._ready, said, heard, self._answer = self._fds
+            self.ends = said, heard, self._answer
+            self._thread = threading.Thread(target=self._serve, name="nsutil maps", daemon=True)
+            self._thread.start()
+        except BaseException:
+            close_all(self._fds)
+            raise
         return self
 
     def _serve(self) -> None:
@@ -48,8 +56,13 @@ class Mapper:
             os.write(self._answer, _FAILED)
 
     def __exit__(self, *exc: object) -> None:
-        # In case the child never came that far. An end of file would not do: a fork may hold the other end.
-        os.write(self.ends[0], _FAILED)
+        # By now there may be a child that only the caller knows: nothing here may raise.
+        said = self.ends[0]
+        try:
+            # In case the child never came that far. An end of file would not do: a fork may hold the other end.
+            os.write(said, _FAILED)
+        except OSError:
+            self._fds.remove(said)
+            close_all([said])
         self._thread.join()
-        for fd in (*self.ends, self._ready):
-            os.close(fd)
+        close_all(self._fds)

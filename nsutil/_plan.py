@@ -7,6 +7,8 @@ what was being done, and to what.
 
 from __future__ import annotations
 
+import os
+
 from . import _ns
 from ._errors import step_error
 
@@ -110,3 +112,16 @@ class PlanBuilder:
 def pairs(items: Sequence[tuple[Slot, int]]) -> list[int]:
     """The argument of the ``join`` step: slot and flags of each target."""
     return [number for slot, flags in items for number in (slot[0], flags)]
+
+
+def close_all(fds: list[int]) -> None:
+    """Close descriptors where nothing may be left undone.
+
+    close(2) lets go of a descriptor whatever it returns; its errors are about
+    data that was written, and there is none.
+    """
+    while fds:
+        try:
+            os.close(fds.pop())
+        except OSError:
+            pass

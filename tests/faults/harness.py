@@ -1,0 +1,410 @@
+"""Make each system call of each public operation fail, wait or be the last, once; see what is left.
+
+    python tests/faults/harness.py [--every N] [--only TEXT] [--list] [--verbose] [OPERATION ...]
+
+A point is one call of one operation: the K-th openat(2), say, of the calling thread, of another thread, of a child or
+of nsutil's init.  At each point the call fails once with each of the errors of faults/calls.py, is delayed, or its
+process is killed.  Held: no change is left in what zygote.state() looks at, or RestoreError says which types are; no
+process is left; the operation worked, or raised an exception that the contract knows; it works when done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+HERE = Path(__file__).resolve().parent
+if __name__ == "__main__":
+    sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
+
+from faults import calls, notify  # noqa: E402
+from faults.notify import BEGIN, END, Call, Listener  # noqa: E402
+
+from nsutil import NSType  # noqa: E402
+
+DELAY = 0.03
+GIVE_UP = 40.0
+
+KNOWN = {"OSError", "MemoryError", "RestoreError", "ChildDied", "BrokenProcessPool", "NotANamespace"}
+PATHS = {"openat": 1, "newfstatat": 1, "mount": 1, "umount2": 0, "unlink": 0, "unlinkat": 1, "readlinkat": 1}
+PATHS |= {"readlink": 0, "execve": 0, "stat": 0, "statx": 1, "openat2": 1, "mkdir": 0, "mkdirat": 1, "chdir": 0}
+DUPLICATES, SEALS = (0, 1030), 1033
+
+
+class Point(NamedTuple):
+    """The occurrence-th call of that name in the role, counted from 1, and what is done to it."""
+
+    operation: str
+    role: str
+    call: str
+    occurrence: int
+    action: str  # name of an errno, "delay" or "kill"
+
+    def __str__(self) -> str:
+        return f"{self.operation}: {self.role} {self.call}#{self.occurrence} {self.action}"
+
+
+class Seen(NamedTuple):
+    """A call of a recorded run; deaf: its thread has all signals blocked."""
+
+    role: str
+    call: str
+    occurrence: int
+    detail: str
+    deaf: bool
+
+
+class Verdict(NamedTuple):
+    point: Point
+    fired: bool
+    problems: list[str]
+    report: dict[str, Any]
+    detail: str
+
+
+class Supervisor:
+    """Counts the calls of one run and acts at one of them."""
+
+    def __init__(self, listener: Listener, point: Point | None) -> None:
+        self._listener = listener
+        self._point = point
+        self._main = self._process = 0
+        self._bystanders: set[int] = set()
+        self._roles: dict[int, str] = {}
+        self._count: Counter[tuple[str, str]] = Counter()
+        self.seen: list[Seen] = []
+        self.fired = False
+        self.detail = ""
+        self._close = 0
+
+    def handle(self, call: Call) -> float | None:
+        if call.number == notify.MARKER:
+            self._mark(call)
+            return None
+        if not self._main:
+            self._bystanders.add(call.tid)
+            self._listener.go_on(call)
+            return None
+        name = calls.names().get(call.number, str(call.number))
+        role = self._role(call.tid)
+        if name in ("execve", "execveat"):
+            self._roles.pop(call.tid, None)
+        if role == "program":
+            self._listener.go_on(call)
+            return None
+        self._count[role, name] += 1
+        if self._point is None:
+            self.seen.append(Seen(role, name, self._count[role, name], _detail(name, call), _is_deaf(call.tid)))
+        elif not self.fired and (role, name, self._count[role, name]) == self._point[1:4]:
+            return self._act(call, self._point.action, role)
+        self._listener.go_on(call)
+        return None
+
+    def _mark(self, call: Call) -> None:
+        if call.arguments[0] == BEGIN:
+            self._main, self._process = call.tid, _process_of(call.tid)
+        elif call.arguments[0] == END:
+            self._main = 0
+        self._listener.answer(call, self._close)
+
+    def _act(self, call: Call, action: str, role: str) -> float | None:
+        self.fired = True
+        name = calls.names()[call.number]
+        self.detail = _detail(name, call)
+        if action == "delay":
+            return DELAY
+        if action == "kill":
+            os.kill(_process_of(call.tid), signal.SIGKILL)
+            return None
+        if name == "close":  # whatever it returns, the kernel has closed the descriptor
+            self._listener.replace(call, call.arguments[0])
+            self._close = call.arguments[0] + 1 if role in ("main", "thread") else 0
+        self._listener.fail(call, calls.error_number(action))
+        return None
+
+    def _role(self, tid: int) -> str:
+        if tid == self._main:
+            return "main"
+        role = self._roles.get(tid)
+        if role is None:
+            role = self._roles[tid] = self._find_role(tid)
+        return role
+
+    def _find_role(self, tid: int) -> str:
+        if _process_of(tid) == self._process:
+            return "thread"
+        if tid in self._bystanders:
+            return "program"
+        try:
+            program = os.readlink(f"/proc/{tid}/exe")
+        except OSError:
+            return "program"
+        if program.startswith("/memfd:nsutil-init"):
+            return "init"
+        return "child" if program == os.path.realpath(sys.executable) else "program"
+
+
+def _status_of(tid: int, field: str, otherwise: str) -> str:
+    try:
+        with open(f"/proc/{tid}/status") as file:
+            return next(line.split()[1] for line in file if line.startswith(field))
+    except (OSError, StopIteration):
+        return otherwise
+
+
+def _process_of(tid: int) -> int:
+    return int(_status_of(tid, "Tgid", str(tid)))
+
+
+def _is_deaf(tid: int) -> bool:
+    """Whether no signal could interrupt it: SIGINT, SIGALRM and SIGTERM are blocked."""
+    mask = int(_status_of(tid, "SigBlk", "0"), 16)
+    return all(mask >> number - 1 & 1 for number in (signal.SIGINT, signal.SIGALRM, signal.SIGTERM))
+
+
+def _detail(name: str, call: Call) -> str:
+    if name in PATHS:
+        return notify.memory_text(call.tid, call.arguments[PATHS[name]])
+    return ", ".join(hex(value) if value > 9 else str(value) for value in call.arguments[:4])
+
+
+class Runner:
+    """Runs points, one after the other, in one zygote.
+
+    ``modules``: what the operations import, as an earlier one found out.
+    """
+
+    def __init__(self, modules: list[str] | None = None) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), *sys.path])}
+        command = [sys.executable, str(HERE / "zygote.py"), str(theirs.fileno())]
+        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment)
+        theirs.close()
+        self._control = ours
+        ours.settimeout(GIVE_UP)
+        ours.send(pickle.dumps(modules))
+        answer = ours.recv(1 << 20)
+        if not answer:
+            raise RuntimeError("the zygote did not start")
+        self.modules: list[str] = pickle.loads(answer)
+        pid = int(Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text())
+        self._zygote = pid
+        self._listener = Listener(notify.listener_of(pid))
+
+    def close(self) -> None:
+        os.kill(self._zygote, signal.SIGKILL)
+        self._process.wait(10)
+        self._control.close()
+        self._listener.close()
+
+    def run(self, operation: str, point: Point | None, apart: bool) -> tuple[dict[str, Any], Supervisor]:
+        supervisor = Supervisor(self._listener, point)
+        self._control.send(pickle.dumps((operation, apart)))
+        for _ in notify.serve(
+            self._listener, self._control.fileno(), supervisor.handle, time.monotonic() + GIVE_UP
+        ):
+            return pickle.loads(self._control.recv(1 << 20)), supervisor
+        raise RuntimeError(f"the zygote does not answer: {point or operation}")
+
+    def record(self, operation: str) -> list[Seen]:
+        """The calls of an undisturbed run, which has to hold."""
+        report, supervisor = self.run(operation, None, apart=False)
+        problems = list(judge(Point(operation, "", "", 0, "nothing"), report))
+        if problems:
+            raise RuntimeError(f"{operation} does not hold undisturbed: {problems}\n{report}")
+        return supervisor.seen
+
+    def try_point(self, point: Point) -> Verdict:
+        apart = point.action == "kill" and point.role in ("main", "thread")
+        report, supervisor = self.run(point.operation, point, apart)
+        return Verdict(point, supervisor.fired, list(judge(point, report)), report, supervisor.detail)
+
+
+def judge(point: Point, report: dict[str, Any]) -> Iterator[str]:
+    """What is wrong with what came of a point."""
+    for what in ("broken", "hung", "left", "names"):
+        if report.get(what):
+            yield f"{what}: {report[what]}"
+    kind, classes, text, types = report.get("outcome", ("", [], "", 0))
+    yield from _judge_outcome(point, kind, classes, text)
+    excused = _excused(point, types)
+    for what, change in report.get("changed", {}).items():
+        if what not in excused:
+            yield f"changed {change}"
+    if report.get("again", ("returned",))[0] != "returned":
+        yield f"does not work again: {report['again'][2]}"
+    new = {key: value for key, value in report.get("changed again", {}).items() if key not in report["changed"]}
+    if new:
+        yield f"changed when done again: {new}"
+
+
+def _excused(point: Point, types: int) -> set[str]:
+    """What a RestoreError that names these types stands for, and a zombie that could not be reaped."""
+    excused = {"children"} if point.action == "ECHILD" else set()
+    if types:
+        excused.add("namespaces")
+    if types & NSType.UTS:
+        excused.add("host name")
+    if types & NSType.CGROUP:
+        excused |= {"cgroup", "mounts"}
+    if types & NSType.MNT:
+        excused |= {"mounts", "cwd", "root", "names"}
+    return excused
+
+
+def _judge_outcome(point: Point, kind: str, classes: list[str], text: str) -> Iterator[str]:
+    if kind != "raised":
+        return
+    if point.action in ("nothing", "delay"):
+        yield f"raised though nothing failed: {text}"
+    elif point.action == "EINTR" and point.call != "close" and "InterruptedError" in classes:
+        yield f"an interruption is no failure: {text}"
+    elif not KNOWN & set(classes) and "can't start new thread" not in text:
+        if not (point.action == "ECHILD" and "WrongResult" in classes):  # whose status somebody else has taken
+            yield f"raised {classes[0]}: {text}"
+
+
+def points_of(operation: str, seen: Iterable[Seen]) -> Iterator[Point]:
+    """Everything that can be done to an operation."""
+    for call in seen:
+        for action in (*_errors(call), "delay", "kill"):
+            yield Point(operation, call.role, call.call, call.occurrence, action)
+
+
+def _errors(seen: Seen) -> tuple[str, ...]:
+    """The errors of a call, as far as they can come from what it is asked."""
+    words = seen.detail.split(", ")
+    impossible = set()
+    if seen.call == "fcntl":
+        command = int(words[1], 0)
+        return ("EMFILE",) if command in DUPLICATES else ("EPERM",) if command == SEALS else ()
+    if seen.call == "ioctl" and words[1] == "0x5401":  # isatty: answers ENOTTY anyway
+        return ()
+    if seen.deaf or (seen.call == "waitid" and int(words[3], 0) & os.WNOHANG):
+        impossible.add("EINTR")
+    if seen.role in ("child", "init"):  # whose children nobody else can reap
+        impossible.add("ECHILD")
+    return tuple(error for error in calls.errors_of(seen.call) if error not in impossible)
+
+
+class Tally:
+    """Counts and violations over many points."""
+
+    def __init__(self) -> None:
+        self.tried = self.held = self.missed = 0
+        self.violations: list[Verdict] = []
+
+    def add(self, verdict: Verdict) -> None:
+        if not verdict.fired:
+            self.missed += 1
+            return
+        self.tried += 1
+        if verdict.problems:
+            self.violations.append(verdict)
+        else:
+            self.held += 1
+
+    def __str__(self) -> str:
+        return f"{self.tried} points tried, {self.held} held, {len(self.violations)} violated, {self.missed} not met"
+
+
+class Session:
+    """Points of many operations, with a new zygote where one was spoiled."""
+
+    def __init__(self) -> None:
+        self._runner: Runner | None = None
+        self._modules: list[str] | None = None
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        if self._runner is not None:
+            self._runner.close()
+        self._runner = None
+
+    @property
+    def runner(self) -> Runner:
+        if self._runner is None:
+            self._runner = Runner(self._modules)
+            self._modules = self._runner.modules
+        return self._runner
+
+    def points(self, operation: str) -> list[Point]:
+        return list(points_of(operation, self.runner.record(operation)))
+
+    def try_point(self, point: Point) -> Verdict:
+        try:
+            verdict = self.runner.try_point(point)
+            if not verdict.fired:  # processes do not always meet in the same order
+                verdict = self.runner.try_point(point)
+        except (RuntimeError, TimeoutError, OSError, EOFError) as error:
+            self.renew()
+            return Verdict(point, True, [f"harness: {error!r}"], {}, "")
+        if verdict.problems:
+            self.renew()
+        return verdict
+
+
+def sample(points: list[Point], every: int) -> list[Point]:
+    """Each every-th point, the same ones each time."""
+    return points[:: max(1, every)]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("operations", nargs="*", metavar="OPERATION")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="only each N-th point")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only points with that text in them")
+    parser.add_argument("--list", action="store_true", help="show the calls, try nothing")
+    parser.add_argument("--verbose", action="store_true", help="show each point")
+    options = parser.parse_args()
+    reason = notify.supported()
+    if reason:
+        print(f"faults: {reason}")
+        return 1
+    from faults.operations import OPERATIONS
+
+    total = Tally()
+    started = time.monotonic()
+    with Session() as session:
+        for operation in options.operations or OPERATIONS:
+            if options.list:
+                for call in session.runner.record(operation):
+                    print(operation, *call)
+                continue
+            points = [point for point in session.points(operation) if options.only in str(point)]
+            tally = run_points(session, sample(points, options.every), options.verbose, total)
+            print(f"{operation}: {tally}", flush=True)
+    print(f"\n{len(options.operations or OPERATIONS)} operations in {time.monotonic() - started:.0f} s: {total}")
+    return 1 if total.violations else 0
+
+
+def run_points(session: Session, points: list[Point], verbose: bool, total: Tally) -> Tally:
+    tally = Tally()
+    for point in points:
+        verdict = session.try_point(point)
+        tally.add(verdict)
+        total.add(verdict)
+        if verdict.problems or verbose:
+            print(f"  {point} ({verdict.detail}): {verdict.report.get('outcome', ['?'])[0]}", flush=True)
+        for problem in verdict.problems:
+            print("    " + problem.replace("\n", "\n      "), flush=True)
+    return tally
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,266 @@
+"""The process that runs one operation at a time, each in a fork of itself, under the supervisor of harness.py.
+
+It is PID 1 of a PID namespace of its own, so that nothing that an operation leaves behind can hide or outlive it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import pickle
+import signal
+import socket
+import sys
+import threading
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import support
+from faults import operations
+from faults.notify import BEGIN, END, install, mark
+
+PATIENCE = 2.0  # for what is ending anyway
+HUNG = 12.0
+PR_SET_CHILD_SUBREAPER = 36
+
+
+# ------------------------------------------------------------------ in the fork
+
+
+def state() -> dict[str, Any]:
+    """What an operation must leave as it was; all mounts but those that the stores make of their directories."""
+    found = support.process_state()
+    found["names"] = operations.names()
+    found["mounts"] = dict(Counter(_mounts()))
+    found["cgroup"] = open("/proc/self/cgroup").read()
+    found["capabilities"] = [
+        line for line in open("/proc/thread-self/status") if line.startswith(("Cap", "NoNewPrivs", "Groups"))
+    ]
+    found["limits"] = open("/proc/self/limits").read()
+    found["host name"] = os.uname()[1]
+    return found
+
+
+def _mounts() -> Iterator[str]:
+    """All mounts but those that the stores make of their directories; of a name the place alone."""
+    with open("/proc/thread-self/mountinfo") as file:
+        for line in file:
+            fields = line.split()
+            place = fields[4]
+            if place.startswith(("/run/netns/", "/run/nsutil/")) and place.count("/") == (3, 4)["nsutil" in place]:
+                yield place
+            elif place != "/run/netns" and not place.startswith("/run/nsutil/"):
+                yield " ".join([fields[0], fields[1], *fields[3:]])
+
+
+def difference(before: dict[str, Any], patience: float = PATIENCE) -> dict[str, tuple[Any, Any]]:
+    """What changed and stays changed."""
+    deadline = time.monotonic() + patience
+    while True:
+        gc.collect()
+        changed = support._left_behind(before, state())
+        if not changed or time.monotonic() > deadline:
+            return changed
+        time.sleep(0.02)
+
+
+def attempt(body: operations.Body) -> tuple[str, list[str], str, int]:
+    """How it ended: "returned" or "raised", the exception's classes, its text, the types of a RestoreError."""
+    try:
+        body()
+    except Exception as error:
+        import nsutil
+
+        kinds = [kind.__name__ for kind in type(error).__mro__]
+        types = int(error.types or 0) if isinstance(error, nsutil.RestoreError) else 0
+        return "raised", kinds, _text(error), types
+    return "returned", [], "", 0
+
+
+def _text(error: BaseException) -> str:
+    import traceback
+
+    return "".join(traceback.format_exception(error))[-1500:]
+
+
+def perform(name: str, report: dict[str, Any]) -> None:
+    """The operation with the fault in it, a look around, and once more without."""
+    generator = operations.OPERATIONS[name]()
+    body = next(generator)
+    before = state()
+    mark(BEGIN)
+    report["outcome"] = attempt(body)
+    close = mark(END)
+    if close > 0:  # the kernel closes a descriptor whatever close(2) returns
+        with contextlib.suppress(OSError):  # closed twice, as subprocess does
+            os.close(close - 1)
+    generator.send(report["outcome"][0] == "returned")
+    lost = "RestoreError" in report["outcome"][1]
+    report["changed"] = in_words(difference(before, 0.1 if lost else PATIENCE))
+    if not lost:
+        report["again"] = attempt(body)
+        generator.send(report["again"][0] == "returned")
+        report["changed again"] = in_words(difference(before))
+    generator.close()
+
+
+def in_words(changed: dict[str, tuple[Any, Any]]) -> dict[str, str]:
+    return dict(zip(changed, support._differences(changed), strict=True))
+
+
+def perform_apart(name: str, report: dict[str, Any]) -> None:
+    """The operation in a child that will be killed in it; what stays of it is looked for here."""
+    support.prctl(PR_SET_CHILD_SUBREAPER, 1)
+    generator = operations.OPERATIONS[name]()
+    body = next(generator)
+    before = state()
+    pid = os.fork()
+    if pid == 0:
+        mark(BEGIN)
+        attempt(body)
+        mark(END)
+        os._exit(0)
+    os.waitpid(pid, 0)
+    left = _reap_others(before["children"])
+    if left and name not in operations.LIVES_ON:
+        report["left"] = left
+    report["names"] = operations.check_names()
+    changed = difference(before)
+    changed.pop("names", None)
+    report["changed"] = in_words(changed)
+    report["outcome"] = ("killed", [], "", 0)
+    generator.close()
+
+
+def _reap_others(known: set[int]) -> list[str]:
+    """Wait for orphans; what is left of them after a while."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        orphans = support.children() - known
+        if not orphans:
+            return []
+        for pid in orphans:
+            try:
+                os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:
+                pass
+        time.sleep(0.005)
+    return [describe(pid) for pid in support.children() - known]
+
+
+def describe(pid: int) -> str:
+    """A process in a line."""
+    try:
+        words = open(f"/proc/{pid}/cmdline", "rb").read().replace(b"\0", b" ").decode(errors="replace")[:80]
+        where = [
+            f"{os.path.basename(task)}:{open(f'/proc/{pid}/task/{task}/syscall').read().split()[0]}"
+            for task in os.listdir(f"/proc/{pid}/task")
+        ]
+        return f"{pid} {words.strip()} in {', '.join(where)}"
+    except OSError as error:
+        return f"{pid} ({error.strerror})"
+
+
+def fork_main(name: str, apart: bool, result: int) -> None:
+    report: dict[str, Any] = {}
+    try:
+        support.private_mounts()
+        support.must("mount", b"none", b"/run", b"tmpfs", 0, b"mode=755")
+        (perform_apart if apart else perform)(name, report)
+    except BaseException as error:
+        report["broken"] = _text(error)
+    finally:
+        os.write(result, pickle.dumps(report))
+        os._exit(0)
+
+
+# ------------------------------------------------------------------ PID 1
+
+
+def run_one(name: str, apart: bool) -> dict[str, Any]:
+    result = os.memfd_create("report")
+    pid = os.fork()
+    if pid == 0:
+        fork_main(name, apart, result)
+    status, hung = _wait(pid)
+    left = [] if hung else _reap_others(set())
+    report: dict[str, Any] = {}
+    if not hung:
+        data = os.pread(result, 1 << 20, 0)
+        report = pickle.loads(data) if data else {"broken": f"no report, status {status}"}
+    os.close(result)
+    if hung:
+        report["hung"] = hung
+    if left and not (apart and name in operations.LIVES_ON):
+        report.setdefault("left", []).extend(left)
+    if hung or left:
+        os.kill(-1, signal.SIGKILL)
+        _reap_others(set())
+    return report
+
+
+def _wait(pid: int) -> tuple[int, list[str]]:
+    deadline = time.monotonic() + HUNG
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return status, []
+        time.sleep(0.002)
+    pids = sorted(int(name) for name in os.listdir("/proc") if name.isdecimal())
+    return 0, [describe(other) for other in pids if other != 1]
+
+
+def imports(make: operations.Operation) -> list[str]:
+    """What an operation imports."""
+    support.private_mounts()
+    support.must("mount", b"none", b"/run", b"tmpfs", 0, b"mode=755")
+    generator = make()
+    next(generator)()
+    generator.send(True)
+    generator.close()
+    return list(sys.modules)
+
+
+def warm_up(modules: list[str] | None) -> list[str]:
+    """Import whatever the operations import: what is read for that is none of their calls."""
+    support.preload()
+    if modules is None:
+        makers = operations.OPERATIONS.values()
+        modules = sorted({name for make in makers for name in support.in_child(imports, make, timeout=60)})
+    for name in modules:
+        if name not in sys.modules and not name.startswith("_"):
+            __import__(name)
+    return modules
+
+
+def main(control: socket.socket) -> None:
+    """PID 1 from its first breath."""
+    support.private_mounts()
+    support.must("mount", b"proc", b"/proc", b"proc", 0, None)
+    support.must("mount", b"none", b"/run", b"tmpfs", 0, b"mode=755")
+    warnings.simplefilter("ignore")
+    modules = warm_up(pickle.loads(control.recv(1 << 20)))
+    assert threading.active_count() == 1
+    gc.collect()
+    control.send(pickle.dumps(modules))
+    listener = install()
+    mark(0)
+    os.close(listener)
+    while request := control.recv(1 << 16):
+        name, apart = pickle.loads(request)
+        control.send(pickle.dumps(run_one(name, apart)))
+
+
+if __name__ == "__main__":
+    from nsutil import MNT, PID
+
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    support.must("unshare", int(MNT | PID))
+    if child := os.fork():
+        os.waitpid(child, 0)
+        sys.exit()
+    main(channel)

@@ -326,6 +326,22 @@ reap(long pid)
 }
 
 
+/* The three descriptors of nsutil-init.  Negative on failure: it must not
+ * take for its own what else lies there. */
+static long
+take_init_files(const struct spawn *s)
+{
+    long result = sc(SYS_dup3, s->status_end, 0, 0, 0, 0, 0);
+    if (result >= 0 && s->life_fd >= 0)
+        result = sc(SYS_dup3, s->life_fd, 1, 0, 0, 0, 0);
+    else
+        sc(SYS_close, 1, 0, 0, 0, 0, 0);
+    if (result >= 0)
+        result = sc(SYS_dup3, s->init_fd, 2, O_CLOEXEC, 0, 0, 0);
+    return result;
+}
+
+
 /* Become nsutil-init, waiting for that child (0: for the end of the caller),
  * with three descriptors and nothing else.  Returns on failure only, with the
  * child ended: it would have nobody to wait for it. */
@@ -336,15 +352,12 @@ be_waiter(struct spawn *s, long pid)
     int keep[1];
     write_number(s->number[2], (int)pid);
     write_number(s->number[3], s->end_signal);
-    sc(SYS_dup3, s->status_end, 0, 0, 0, 0, 0);
-    if (s->life_fd >= 0)
-        sc(SYS_dup3, s->life_fd, 1, 0, 0, 0, 0);
-    else
-        sc(SYS_close, 1, 0, 0, 0, 0, 0);
-    sc(SYS_dup3, s->init_fd, 2, O_CLOEXEC, 0, 0, 0);
-    close_others(keep, 0, s->old_calls);
-    long error = sc(SYS_execveat, 2, (long)"", (long)argv, (long)(argv + 4),
-                    AT_EMPTY_PATH, 0);
+    long error = take_init_files(s);
+    if (error >= 0) {
+        close_others(keep, 0, s->old_calls);
+        error = sc(SYS_execveat, 2, (long)"", (long)argv, (long)(argv + 4),
+                   AT_EMPTY_PATH, 0);
+    }
     spawn_failed(s, PART_INIT, 0, -error);
     if (pid > 0)
         sc(SYS_kill, pid, SIGKILL, 0, 0, 0, 0);

@@ -115,9 +115,9 @@ become_init(struct forked *f, pid_t child, bool reports)
                           NULL};
     sc(SYS_close_range, 0, 2, 0, 0, 0, 0);
     if (reports)
-        sc(SYS_dup3, f->end[STATUS], 0, 0, 0, 0, 0);
+        check(f, STEP_INIT, sc(SYS_dup3, f->end[STATUS], 0, 0, 0, 0, 0));
     if (watches)
-        sc(SYS_dup3, f->end[LIFE], 1, 0, 0, 0, 0);
+        check(f, STEP_INIT, sc(SYS_dup3, f->end[LIFE], 1, 0, 0, 0, 0));
     sc(SYS_close_range, 3, ~0u, CLOSE_RANGE_CLOEXEC, 0, 0, 0);
     check(f, STEP_INIT,
           sc(SYS_execveat, f->program, (long)"", (long)argv,

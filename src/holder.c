@@ -52,14 +52,16 @@ become_init(void *arg)
                     "named",       NULL};
     sc(SYS_setsid, 0, 0, 0, 0, 0, 0);
     sc(SYS_close, 0, 0, 0, 0, 0, 0);
-    if (h->life_fd < 0)
-        sc(SYS_close, 1, 0, 0, 0, 0, 0);
-    else
-        sc(SYS_dup3, h->life_fd, 1, 0, 0, 0, 0);
-    sc(SYS_dup3, h->init_fd, 2, O_CLOEXEC, 0, 0, 0);
-    close_others(NULL, 0, false);
-    long error = sc(SYS_execveat, 2, (long)"", (long)argv, (long)(argv + 5),
-                    AT_EMPTY_PATH, 0);
+    long error = h->life_fd < 0
+                     ? sc(SYS_close, 1, 0, 0, 0, 0, 0)
+                     : sc(SYS_dup3, h->life_fd, 1, 0, 0, 0, 0);
+    if (h->life_fd < 0 || error >= 0)
+        error = sc(SYS_dup3, h->init_fd, 2, O_CLOEXEC, 0, 0, 0);
+    if (error >= 0) {
+        close_others(NULL, 0, false);
+        error = sc(SYS_execveat, 2, (long)"", (long)argv, (long)(argv + 5),
+                   AT_EMPTY_PATH, 0);
+    }
     note(h, "run nsutil's init", -error);
     return 1;
 }

@@ -29,6 +29,7 @@
 #include <linux/resource.h>
 #include <linux/signal.h>
 #include <linux/signalfd.h>
+#include <linux/time_types.h>
 #include <linux/wait.h>
 
 #include "init_elf.h"
@@ -221,6 +222,7 @@ settle(const mask_t *all)
 __attribute__((noreturn)) static void
 wait_for(int main_pid, int signal)
 {
+    const struct __kernel_timespec pause = {0, 10 * 1000 * 1000};
     mask_t all = ~0ul;
     struct pollfd watched[2];
     settle(&all);
@@ -232,7 +234,9 @@ wait_for(int main_pid, int signal)
     for (;;) {
         reap(main_pid);
         watched[0].revents = watched[1].revents = 0;
-        sc(__NR_ppoll, (long)watched, 2, 0, 0, 0);
+        /* Where there is no signalfd to be had, looking again has to do. */
+        sc(__NR_ppoll, (long)watched, 2,
+           watched[0].fd < 0 ? (long)&pause : 0, 0, 0);
         if (watched[0].revents)
             forward(watched[0].fd, main_pid);
         if (watched[1].revents) {

@@ -236,6 +236,8 @@ adopt_inner(struct spawn *s, int receiver)
 {
     reap_pidfd(s->pidfd);
     shut(&s->pidfd);
+    if (s->inner_pid == 0)      /* unless it says why, it was killed */
+        spawn_failed(s, PART_INNER_CLONE, 0, ECANCELED);
     if (s->run.error) {
         if (s->inner_pid > 0)
             reap_pid(s->inner_pid);

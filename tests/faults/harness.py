@@ -55,7 +55,7 @@ class Point(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """A call of a recorded run; deaf: its thread has all signals blocked."""
+    """A call of a recorded run; deaf: no signal can interrupt it."""
 
     role: str
     call: str
@@ -104,7 +104,8 @@ class Supervisor:
             return None
         self._count[role, name] += 1
         if self._point is None:
-            self.seen.append(Seen(role, name, self._count[role, name], _detail(name, call), _is_deaf(call.tid)))
+            deaf = _is_deaf(call.tid) or _never_waits(call)
+            self.seen.append(Seen(role, name, self._count[role, name], _detail(name, call), deaf))
         elif not self.fired and (role, name, self._count[role, name]) == self._point[1:4]:
             return self._act(call, self._point.action, role)
         self._listener.go_on(call)
@@ -172,6 +173,16 @@ def _is_deaf(tid: int) -> bool:
     return all(mask >> number - 1 & 1 for number in (signal.SIGINT, signal.SIGALRM, signal.SIGTERM))
 
 
+def _never_waits(call: Call) -> bool:
+    """Whether the descriptor it works on is non-blocking."""
+    try:
+        with open(f"/proc/{call.tid}/fdinfo/{call.arguments[0]}") as file:
+            flags = next(line.split()[1] for line in file if line.startswith("flags"))
+        return bool(int(flags, 8) & os.O_NONBLOCK)
+    except (OSError, StopIteration):
+        return False
+
+
 def _detail(name: str, call: Call) -> str:
     if name in PATHS:
         return notify.memory_text(call.tid, call.arguments[PATHS[name]])
@@ -188,7 +199,9 @@ class Runner:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), *sys.path])}
         command = [sys.executable, str(HERE / "zygote.py"), str(theirs.fileno())]
-        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment)
+        # What children say when they cannot report is of no interest here.
+        quiet = subprocess.DEVNULL if modules else None
+        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment, stderr=quiet)
         theirs.close()
         self._control = ours
         ours.settimeout(GIVE_UP)
@@ -288,6 +301,8 @@ def _errors(seen: Seen) -> tuple[str, ...]:
     if seen.call == "fcntl":
         command = int(words[1], 0)
         return ("EMFILE",) if command in DUPLICATES else ("EPERM",) if command == SEALS else ()
+    if seen.call == "prctl" and words[0] in ("3", "4"):  # PR_GET_DUMPABLE, PR_SET_DUMPABLE
+        return ()
     if seen.call == "ioctl" and words[1] == "0x5401":  # isatty: answers ENOTTY anyway
         return ()
     if seen.deaf or (seen.call == "waitid" and int(words[3], 0) & os.WNOHANG):

@@ -168,6 +168,14 @@ def block_enter_pid_and_mnt() -> Run:
 # ------------------------------------------------------------------ thin calls and handles
 
 
+def wait_for(pid: int) -> None:
+    """The end of a child that exits with 0 where it is as it should be."""
+    _, status = os.waitpid(pid, 0)
+    if os.WIFSIGNALED(status):
+        raise nsutil.ChildDied("the child was killed", signal=os.WTERMSIG(status))
+    expect(status == 0, "what the child saw")
+
+
 @operation
 def clone_uts() -> Run:
     own = inode(UTS)
@@ -176,8 +184,7 @@ def clone_uts() -> Run:
         pid = nsutil.clone(UTS)
         if pid == 0:
             os._exit(inode(UTS) == own)
-        _, status = os.waitpid(pid, 0)
-        expect(status == 0, "the child's UTS")
+        wait_for(pid)
 
     yield from again_and_again(body)
 
@@ -187,8 +194,7 @@ def clone_pid() -> None:
     pid = nsutil.clone(PID)
     if pid == 0:
         os._exit(os.getpid() != 1)
-    _, status = os.waitpid(pid, 0)
-    expect(status == 0, "the child is PID 1")
+    wait_for(pid)
 
 
 @operation
@@ -350,7 +356,7 @@ def popen_handles() -> None:
         except BaseException:
             process.kill()
             raise
-        expect(process.returncode < 0, f"its end: {process.returncode}")
+        expect(process.returncode != 0, f"its end: {process.returncode}")
 
 
 @operation

@@ -13,6 +13,7 @@ from ._errors import step_error
 from ._fork import Forked
 from ._forkserver import FAILED, JOB, NEW_WORKER, STARTED, STOP, STOP_SERVER, serve
 from ._outcome import restore
+from ._plan import close_all
 from ._types import MNT, PID, TIME, each
 
 TYPE_CHECKING = False
@@ -139,20 +140,19 @@ class _Worker:
         self.close()
 
     def close(self) -> None:
-        self.socket.close()
-        os.close(self.pidfd)
+        close_all([self.socket.detach(), self.pidfd])
 
 
 class _Server:
     """The process that makes the namespaces and forks the workers; this side of it."""
 
     def __init__(self, recipe: Namespace) -> None:
-        self._forked = Forked(recipe)
-        self._control, self._far_end = socket.socketpair()
-        self._lock = threading.Lock()
         self._workers: list[_Worker] = []
+        self._lock = threading.Lock()
         self._own = threading.local()
         self._broken = False
+        self._forked = Forked(recipe)
+        self._control, self._far_end = socket.socketpair()
 
     def start(self) -> None:
         """Fork it, and wait until it is inside."""
@@ -162,8 +162,7 @@ class _Server:
             self._forked.start(lambda: serve(child, theirs, ours, parent), follow=False)
             self._forked.receive()
         finally:
-            theirs.close()
-            os.close(parent)
+            close_all([theirs.detach(), parent])
 
     def check(self) -> None:
         """Raise BrokenProcessPool once a worker has died."""
@@ -195,10 +194,12 @@ class _Server:
         worker: _Worker | None = getattr(self._own, "worker", None)
         if worker is None:
             ours, theirs = socket.socketpair()
-            with theirs:
+            try:
                 answer, fds = self._request(theirs.fileno())
+            finally:
+                close_all([theirs.detach()])
             if answer != STARTED:
-                ours.close()
+                close_all([ours.detach()])
                 self._refused(answer)
             self._own.worker = worker = _Worker(ours, fds[0])
             self._workers.append(worker)
@@ -233,12 +234,13 @@ class _Server:
         """End what is still there."""
         while self._workers:
             self._workers.pop().close()
-        self._control.close()
-        self._far_end.close()
+        close_all([self._control.detach(), self._far_end.detach()])
         self._forked.child.end()
 
-    # Of a pool that nobody shut down; its last job is done.
-    __del__ = close
+    def __del__(self) -> None:
+        # Of a pool that nobody shut down; its last job is done.  Without sockets there never was a server.
+        if hasattr(self, "_far_end"):
+            self.close()
 
 
 class ThreadExecutor(_Executor):

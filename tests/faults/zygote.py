@@ -206,10 +206,11 @@ def run_one(name: str, apart: bool) -> dict[str, Any]:
 def _wait(pid: int) -> tuple[int, list[str]]:
     deadline = time.monotonic() + HUNG
     while time.monotonic() < deadline:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
+        done, status = os.waitpid(-1, os.WNOHANG)
+        if done == pid:
             return status, []
-        time.sleep(0.002)
+        if not done:  # else an orphan, which came to us as PID 1
+            time.sleep(0.002)
     pids = sorted(int(name) for name in os.listdir("/proc") if name.isdecimal())
     return 0, [describe(other) for other in pids if other != 1]
 

@@ -65,6 +65,7 @@ PLACES = pytest.mark.parametrize("place", [here, on_thread, in_fresh_process])
 
 @PLACES
 @pytest.mark.parametrize("types", [*BLOCK_TYPES, UTS | IPC | NET | CGROUP], ids=str)
+@pytest.mark.incident("B14")
 def test_new_and_back(place, types):
     def body():
         before = ids()
@@ -89,6 +90,7 @@ def test_exception_passes_and_the_thread_is_back(place):
 
 
 @PLACES
+@pytest.mark.incident("B3")
 def test_the_same_recipe_nests(place):
     def body():
         box, before = Namespace(UTS), ids()
@@ -171,6 +173,7 @@ def _in_private_mounts(func):
     return func()
 
 
+@pytest.mark.incident("B16")
 def test_mnt_on_the_main_thread_of_a_threaded_process_is_refused():
     def body():
         stop = threading.Event()
@@ -191,6 +194,7 @@ def test_mnt_on_the_main_thread_of_a_threaded_process_is_refused():
 
 
 @pytest.mark.parametrize(("new", "methods"), [(USER, "call"), (TIME, "thread"), (PID, "thread"), (USER | UTS, "run")])
+@pytest.mark.incident("B16")
 def test_types_that_cannot_be_left_name_the_way_out(new, methods):
     before = ids()
     with pytest.raises(ValueError, match=rf"cannot leave.*\.{methods}\(\)"), Namespace(new):
@@ -318,6 +322,7 @@ def test_a_dead_target_is_an_error_and_never_a_stranger():
         enter(pid=proc.pid)
 
 
+@pytest.mark.incident("B2")
 def test_own_user_namespace_is_refused_by_name():
     with pytest.raises(ValueError, match="own user namespace"):
         enter(pid=os.getpid(), types="user")
@@ -443,6 +448,7 @@ def test_exit_in_a_forked_child_is_an_error():
     assert moved(before) == set()
 
 
+@pytest.mark.incident("A16")
 def test_what_the_body_moves_through_nsutil_is_restored():
     before = ids()
     with Namespace(UTS):
@@ -452,6 +458,7 @@ def test_what_the_body_moves_through_nsutil_is_restored():
 
 
 @pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.incident("A16", "C2")
 def test_strict_restores_what_others_moved(strict):
     def body():
         import ctypes
@@ -464,6 +471,7 @@ def test_strict_restores_what_others_moved(strict):
     assert in_child(body) == (set() if strict else {"ipc"})
 
 
+@pytest.mark.incident("A15")
 def test_lost_privilege_is_a_restore_error_and_marks_the_thread():
     def body():
         before = ids()
@@ -488,6 +496,7 @@ def _drop_capability_sys_admin():
     assert libc.capset(header, data) == 0
 
 
+@pytest.mark.incident("A15")
 def test_closed_descriptor_is_a_restore_error():
     def body():
         with pytest.raises(RestoreError, match="closed"), Namespace(UTS):
@@ -500,6 +509,7 @@ def test_closed_descriptor_is_a_restore_error():
     assert in_child(body)
 
 
+@pytest.mark.incident("B3", "A37")
 def test_failing_step_is_named_and_nothing_is_moved():
     def body():
         before = ids()
@@ -567,6 +577,7 @@ def test_signal_storm_never_leaves_the_wrong_namespace(make):
     assert fired > 20
 
 
+@pytest.mark.incident("A18", "B1")
 def test_sixteen_threads_each_in_their_own():
     before, wrong = ids(), []
     start = threading.Barrier(16)
@@ -591,6 +602,7 @@ def test_sixteen_threads_each_in_their_own():
     assert moved(before) == set()
 
 
+@pytest.mark.incident("A20")
 def test_ten_thousand_blocks_keep_no_descriptor():
     box = Namespace(UTS)
     with box:
@@ -687,6 +699,7 @@ def test_bad_input(make, error, match):
     assert moved(before) == set()
 
 
+@pytest.mark.incident("C1")
 def test_threads_that_were_just_joined_do_not_count():
     """The kernel forgets a thread a moment after join() returns."""
 

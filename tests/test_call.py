@@ -41,6 +41,7 @@ class Stubborn(Exception):
 # Values
 
 
+@pytest.mark.incident("B4")
 def test_value_comes_back() -> None:
     assert call(lambda: {"a": [1, 2.5, None]}) == {"a": [1, 2.5, None]}
 
@@ -61,10 +62,12 @@ def test_keywords_of_box_call_go_to_the_function() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 4095, 65536, 65537, 1 << 20, 33_333_333])
+@pytest.mark.incident("B5")
 def test_any_size(size: int) -> None:
     assert call(lambda: b"x" * size) == b"x" * size
 
 
+@pytest.mark.incident("B11")
 def test_a_large_result_does_not_hang() -> None:
     assert len(call(lambda: b"x" * 200_000_000)) == 200_000_000
 
@@ -87,6 +90,7 @@ def fail(error: BaseException) -> None:
     raise error
 
 
+@pytest.mark.incident("B4")
 def test_exception_comes_back_with_the_remote_traceback() -> None:
     with pytest.raises(KeyError, match="missing") as info:
         call(fail, KeyError("missing"))
@@ -360,6 +364,7 @@ def test_from_a_worker_thread() -> None:
 
 
 @warns_of_threads
+@pytest.mark.incident("B6")
 def test_from_many_threads_at_once() -> None:
     def work() -> None:
         found.extend(call(lambda n: n * n, n) for n in range(10))

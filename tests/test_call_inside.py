@@ -225,6 +225,7 @@ def test_init_ignores_and_function_keeps_sigchld_ignored() -> None:
     assert in_child(inside) == (9, True)
 
 
+@pytest.mark.incident("A27")
 def test_status_survives_an_ignored_sigchld() -> None:
     def inside() -> object:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -322,6 +323,7 @@ def test_join_and_make(target: int) -> None:
 
 
 @needs_root
+@pytest.mark.incident("A2")
 def test_a_function_that_joined_is_not_dumpable(target: int) -> None:
     assert call(support.prctl, 3, enter=target) == 0
     assert call(support.prctl, 3, new=UTS) == 1
@@ -404,6 +406,7 @@ ENDS = [
 @needs_root
 @pytest.mark.parametrize("how", ["main", "thread"])
 @pytest.mark.parametrize("options", ENDS)
+@pytest.mark.incident("A22")
 def test_the_tree_ends_with_its_parent(options: dict[str, object], how: str) -> None:
     mark = f"nsutil-test-{os.getpid()}-{next(MARKS)}"
     pid = caller(Namespace(**options), leave_family(mark), how)  # type: ignore[arg-type]
@@ -433,6 +436,7 @@ def test_the_function_lives_on(options: dict[str, object], tmp_path: Path) -> No
 
 
 @needs_root
+@pytest.mark.incident("A23")
 def test_a_milder_signal_for_the_function(tmp_path: Path) -> None:
     def func() -> None:
         signal.signal(signal.SIGTERM, lambda *_: (tmp_path / "term").touch())

@@ -216,6 +216,7 @@ def with_threads(op: str, nstype: int) -> tuple[int, str | None]:
 
 
 @pytest.mark.parametrize(("op", "nstype"), [("unshare", USER), ("setns", MNT)])
+@pytest.mark.incident("B8")
 def test_hint_threads(op: str, nstype: int) -> None:
     if nstype == MNT and os.geteuid():
         pytest.skip("needs root")
@@ -379,6 +380,7 @@ def test_hint_newuidmap_helper(tmp_path: Path) -> None:
         ("apparmor_restrict_unprivileged_userns", "1", "apparmor"),
     ],
 )
+@pytest.mark.incident("A38")
 def test_hint_settings_of_other_kernels(file: str, value: str, cause: str) -> None:
     """Debian's and Ubuntu's settings, which this kernel may not have: files in their place say what they would."""
 

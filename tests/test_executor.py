@@ -318,6 +318,7 @@ def test_bad_arguments(arguments: tuple[object, ...], error: type[Exception]) ->
 
 
 @needs_root
+@pytest.mark.incident("A17")
 def test_threads_share_one_set() -> None:
     outside = namespaces()
     with Namespace(UTS | NET | IPC | MNT, hostname="inside").executor(3, kind="thread") as pool:

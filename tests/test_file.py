@@ -323,6 +323,7 @@ def test_current(name: str, calls: str, leak_check: None) -> None:
 
 
 @support.needs_root
+@pytest.mark.incident("C3")
 def test_current_is_the_threads_own(calls: str) -> None:
     """16 threads at once: each handle is of the thread that asked."""
 
@@ -568,6 +569,7 @@ def test_reference_travels(calls: str) -> None:
 
 
 @support.needs_root
+@pytest.mark.incident("A32")
 def test_reference_to_the_dead(calls: str, leak_check: None) -> None:
     with support.paused(UTS) as pid:
         with nsutil.open(pid, UTS) as file:
@@ -592,6 +594,7 @@ def test_reference_does_not_keep_alive(calls: str) -> None:
 
 
 @support.needs_root
+@pytest.mark.incident("A32")
 def test_reference_by_path_is_never_another_ones(tmp_path: Path, calls: str) -> None:
     """A name is removed and given again, and the inode number comes again."""
 
@@ -620,6 +623,7 @@ def test_reference_by_path_is_never_another_ones(tmp_path: Path, calls: str) -> 
 
 
 @support.needs_root
+@pytest.mark.incident("A32")
 def test_reference_compares_more_than_inodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without ids: when the process was started, and when the bound file came to be."""
     monkeypatch.setenv("NSUTIL_NO_NEW_CALLS", "1")
@@ -1028,6 +1032,7 @@ def test_files_outlive_a_dropped_set(leak_check: None) -> None:
     net.close()
 
 
+@pytest.mark.incident("A20")
 def test_no_descriptor_is_lost_over_many() -> None:
     def child() -> bool:
         before = support.open_fds()

@@ -78,6 +78,7 @@ def test_spellings(value: object, stored: object) -> None:
         ((1, 2, 3, 4), "(1, 2, 3, 4)"),
     ],
 )
+@pytest.mark.incident("A14")
 def test_contradictions(value: object, named: str) -> None:
     with pytest.raises(ValueError, match=r"uid_map|IdMap") as caught:
         idmap.parse_map(value, "uid")
@@ -277,6 +278,7 @@ def test_defaults_and_deny() -> None:
         nsutil.Namespace("user", setgroups="allow")
 
 
+@pytest.mark.incident("A34")
 def test_maps_need_a_new_namespace() -> None:
     """A namespace that is joined has its map, and without one there is nothing to map."""
 
@@ -456,6 +458,7 @@ def test_a_lost_exit_status_does_not_hide_a_failure() -> None:
 
 
 @support.needs_root
+@pytest.mark.incident("A8")
 def test_a_file_over_uid_map_is_noticed(tmp_path: Path) -> None:
     """A map that goes into a file laid over uid_map must not count as written (CVE-2025-52881 and its kin)."""
     trap = tmp_path / "trap"

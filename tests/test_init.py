@@ -131,6 +131,7 @@ def test_init_exits_as_a_shell_would_say() -> None:
 # Reaping
 
 
+@pytest.mark.incident("A28")
 def test_orphans_are_reaped() -> None:
     script = """
         for i in $(seq 100); do (sleep 0.02 &) ; done
@@ -161,6 +162,7 @@ TRAP = "trap 'exit 33' {0}; echo $$; while :; do sleep 0.02; done"
 
 @pytest.mark.parametrize("shape", ["plain", "init", "waiter"])
 @pytest.mark.parametrize("name", ["TERM", "INT", "HUP", "USR1", "USR2", "WINCH", "RTMIN"])
+@pytest.mark.incident("A26")
 def test_signals_reach_the_program(shape: str, name: str) -> None:
     number = getattr(signal, f"SIG{name}")
     trap = f"trap 'exit 33' {int(number)}; echo $$; while :; do sleep 0.02; done"
@@ -178,6 +180,7 @@ def test_kill(shape: str) -> None:
 
 
 @pytest.mark.parametrize("shape", ["plain", "init", "waiter"])
+@pytest.mark.incident("A24")
 def test_terminate(shape: str) -> None:
     with Popen(["sleep", "60"], **SHAPES[shape]) as process:
         process.terminate()
@@ -198,6 +201,7 @@ def test_stop_and_continue(shape: str) -> None:
         process.kill()
 
 
+@pytest.mark.incident("A25")
 def test_kill_ends_the_whole_tree() -> None:
     script = "sleep 61 & sleep 61 & setsid sleep 61 & echo $$; wait"
     with Popen([SH, "-c", script], **SHAPES["init"], stdout=subprocess.PIPE) as process:
@@ -285,6 +289,7 @@ ENDING = [
 
 
 @pytest.mark.parametrize(("shape", "kill_child"), ENDING)
+@pytest.mark.incident("A22")
 def test_the_tree_ends_with_its_maker(shape: dict[str, Any], kill_child: Any, tmp_path: Path) -> None:
     pids = orphaned_tree(kill_child, shape, "sleep 62 & setsid sleep 62 & echo $$; wait", tmp_path / "pids")
     assert len(set(pids)) >= 3
@@ -305,6 +310,7 @@ def test_the_tree_lives_on(shape: dict[str, Any], kill_child: Any, tmp_path: Pat
 
 
 @pytest.mark.parametrize("shape", [{"new": PID | OWN}, {"new": UTS | OWN}])
+@pytest.mark.incident("A23")
 def test_the_signal_is_the_callers_choice(shape: dict[str, Any], tmp_path: Path) -> None:
     note = tmp_path / "note"
     script = f"trap 'echo bye > {note}; exit' TERM; echo $$; while :; do sleep 0.02; done"
@@ -345,6 +351,7 @@ def end(pids: list[int]) -> None:
 
 
 @each_shape
+@pytest.mark.incident("A21")
 def test_a_short_lived_thread_may_be_the_maker(shape: str) -> None:
     import threading
 
@@ -384,6 +391,7 @@ def test_init_is_small_and_holds_nothing(shape: str) -> None:
 
 
 @needs_root
+@pytest.mark.incident("A1")
 def test_init_cannot_be_changed_from_inside() -> None:
     """Root of the namespaces must not get at what the next ones will run (CVE-2019-5736)."""
     script = "exec 3>/proc/1/exe"
@@ -408,6 +416,7 @@ def test_init_cannot_be_changed_from_inside() -> None:
             os.close(fd)
 
 
+@pytest.mark.incident("A1")
 def test_init_is_not_dumpable() -> None:
     def look() -> bool:
         # Root is not mapped: what is hidden belongs to the root outside.

@@ -276,6 +276,7 @@ def shared_place() -> None:
         ("unchanged", "shared", True, True),
     ],
 )
+@pytest.mark.incident("B9")
 def test_propagation(propagation: str, tag: str | None, outward: bool, inward: bool) -> None:
     def host() -> tuple[list[str], bool, bool]:
         shared_place()
@@ -387,6 +388,7 @@ def errno_of_write(folder: str) -> int:
 
 
 @support.needs_root
+@pytest.mark.incident("A36")
 def test_a_user_s_read_only_bind_keeps_locked_flags(root: Path) -> None:
     """nosuid, nodev, noexec and atime flags of the outside can't be given up in a user namespace (EPERM)."""
 
@@ -402,6 +404,7 @@ def test_a_user_s_read_only_bind_keeps_locked_flags(root: Path) -> None:
 
 
 @support.needs_root
+@pytest.mark.incident("A7")
 def test_bind_sources_are_those_of_the_outside(root: Path, tmp_path: Path) -> None:
     """Looked up before any mount of the recipe, with symlinks followed, from the working directory on."""
     (tmp_path / "real").write_text("real")
@@ -557,6 +560,7 @@ def test_tmpfs_options(root: Path) -> None:
 
 @support.needs_root
 @pytest.mark.parametrize("run", [inside, inside_as_user], ids=["root", "user"])
+@pytest.mark.incident("B15")
 def test_proc_sysfs_and_mqueue_show_the_new_namespaces(run: Callable[..., Any], root: Path) -> None:
     every = NOSUID | NODEV | NOEXEC
 
@@ -637,6 +641,7 @@ def test_dev_elsewhere_and_twice(root: Path) -> None:
 
 @support.needs_root
 @pytest.mark.parametrize(("make", "code"), [("link", errno.ELOOP), ("file", errno.ENODEV), ("wrong", errno.ENODEV)])
+@pytest.mark.incident("A7")
 def test_dev_takes_devices_only(root: Path, make: str, code: int) -> None:
     """A /dev/null that was swapped for something else is not bound (CVE-2025-31133, CVE-2025-52565)."""
 
@@ -932,6 +937,7 @@ def hostile_links(root: Path, host: Path) -> list[str]:
 
 @support.needs_root
 @pytest.mark.parametrize("old_kernel", [False, True])
+@pytest.mark.incident("A5")
 def test_no_symlink_leads_out_of_the_root(root: Path, host: Path, old_kernel: bool) -> None:
     """CVE-2026-87766 of bubblewrap: targets below a symlinked parent were made on the host."""
 
@@ -987,6 +993,7 @@ def test_links_inside_the_root_are_followed(root: Path) -> None:
 
 
 @support.needs_root
+@pytest.mark.incident("A6")
 def test_a_link_for_dev_is_refused(root: Path, host: Path) -> None:
     """CVE-2026-41579 of runc, CVE-2026-47766 of crun."""
     for target in ("../../host/dir", f"../../../../../..{host}/dir", f"{host}/dir", "/proc/self/cwd"):
@@ -999,6 +1006,7 @@ def test_a_link_for_dev_is_refused(root: Path, host: Path) -> None:
 
 
 @support.needs_root
+@pytest.mark.incident("A9")
 def test_a_race_of_renames_makes_nothing_on_the_host(root: Path, host: Path) -> None:
     """CVE-2024-45310, CVE-2021-30465: a component turns into a symlink while the recipe walks it."""
     (root / "a/b/c").mkdir(parents=True)

@@ -174,6 +174,7 @@ def test_long_name() -> None:
 
 
 @pytest.mark.parametrize("nstype", [NET, UTS, MNT])
+@pytest.mark.incident("A19")
 def test_existing_name(nstype: NSType) -> None:
     def body() -> None:
         first = named.create("x", nstype)
@@ -192,6 +193,7 @@ def test_existing_name(nstype: NSType) -> None:
 
 
 @pytest.mark.parametrize("nstype", [NET, IPC, MNT])
+@pytest.mark.incident("A31")
 def test_stale_file(nstype: NSType) -> None:
     def body() -> None:
         named.create("other", nstype).close()
@@ -456,6 +458,7 @@ def test_programs_see_the_files_of_their_namespace() -> None:
     in_child(lambda: (private_run(), body()))
 
 
+@pytest.mark.incident("B5")
 def test_entering_by_name_never_creates() -> None:
     def body() -> None:
         with pytest.raises(FileNotFoundError):

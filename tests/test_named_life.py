@@ -337,6 +337,7 @@ def test_removing_some_leaves_the_rest() -> None:
     apart(body)
 
 
+@pytest.mark.incident("A29")
 def test_several_mounts_on_one_name() -> None:
     def body() -> None:
         for name in ("a", "b"):
@@ -372,6 +373,7 @@ def test_hundred_names() -> None:
 
 
 @needs_program("ip")
+@pytest.mark.incident("A30")
 def test_first_creations_in_parallel_mount_once() -> None:
     """Twenty processes, half of them ip-netns(8), find no directory: one mount comes of it."""
 

@@ -114,6 +114,7 @@ def test_bad_arguments(args: Any, error: type[Exception], text: str, leak_check:
         run(args, new=UTS | OWN, capture_output=True)
 
 
+@pytest.mark.incident("B13")
 def test_bad_options(leak_check: None) -> None:
     new: Any = UTS | OWN
     for options, error in (
@@ -151,6 +152,7 @@ def test_two_identities_contradict_elsewhere() -> None:
 
 
 @pytest.mark.parametrize("number", [2**32 - 1, 2**32, 2**64, 2**64 + 1000])
+@pytest.mark.incident("A12")
 def test_ids_that_do_not_fit(number: int) -> None:
     """A number cut to 32 bits could be root (CVE-2026-30892)."""
     for name, value in (("user", number), ("group", number), ("extra_groups", [number])):
@@ -281,6 +283,7 @@ def test_timeout_kills(box: Namespace, leak_check: None) -> None:
 
 
 @pytest.mark.parametrize("shape", [{"new": PID | OWN}, {"new": UTS | OWN}, {"new": UTS | OWN, "kill_child": True}])
+@pytest.mark.incident("A25")
 def test_timeout_ends_the_whole_tree(shape: dict[str, Any], tmp_path: Path) -> None:
     """Even what holds our pipe; the recipe's timeout is the default."""
     script = f"sleep 30 & echo $! >{tmp_path}/pid; (setsid sleep 30) & wait"

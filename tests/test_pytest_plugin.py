@@ -43,6 +43,7 @@ def run(pytester, monkeypatch):
 
 
 @needs_root
+@pytest.mark.incident("A37")
 def test_marked_tests_run_inside_and_the_others_outside(run):
     result = run("""
     @pytest.mark.namespace("net", "uts", hostname="box")

@@ -60,6 +60,7 @@ def python(code: str, **options: Any) -> str:
 
 
 @each_shape
+@pytest.mark.incident("A2")
 def test_exactly_three_descriptors(shape: str, calls: str, leak_check: None) -> None:
     extra = [os.open("/dev/null", os.O_RDONLY) for _ in range(20)]
     for fd in extra[::2]:
@@ -210,6 +211,7 @@ def test_dispositions(calls: str) -> None:
 
 
 @each_shape
+@pytest.mark.incident("A27")
 def test_ignored_sigchld(shape: str, calls: str) -> None:
     """The kernel reaps the child before we can; the code is right all the same."""
 
@@ -224,6 +226,7 @@ def test_ignored_sigchld(shape: str, calls: str) -> None:
 
 
 @each_shape
+@pytest.mark.incident("A28")
 def test_somebody_else_reaps(shape: str) -> None:
     """A greedy os.wait() takes the child; its status is known nevertheless (Linux 6.15, or through init)."""
 
@@ -282,6 +285,7 @@ def capabilities(**options: Any) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("options", [{}, {"uid": 0}, {"uid_map": "root", "new": USER}, {"new": ALL}])
+@pytest.mark.incident("A11")
 def test_no_capability_is_inheritable(options: dict[str, Any]) -> None:
     given = {"new": OWN, **options}
     given["new"] |= OWN
@@ -320,6 +324,7 @@ def test_our_dumpable_flag_stays() -> None:
 
 
 @needs_root
+@pytest.mark.incident("A2")
 def test_we_are_hidden_while_joining() -> None:
     """Root of a namespace that is joined could read our memory through the child (CVE-2016-9962)."""
 
@@ -389,6 +394,7 @@ def all_and_again() -> tuple[set[str], bool, bool]:
     return {name for name in before if made[name] != before[name]}, made == joined, own() == before
 
 
+@pytest.mark.incident("B2", "A35")
 def test_all_eight_made_and_joined_again() -> None:
     everything = set("cgroup ipc mnt net pid time user uts".split())
     assert all_and_again() == (everything, True, True)
@@ -407,6 +413,7 @@ def test_each_type_joined_alone(name: str, leak_check: None) -> None:
 
 @needs_root
 @pytest.mark.parametrize("options", [{}, {"uid": 65534}, {"user": 65534}, {"uid": 65534, "ambient": ["net_admin"]}])
+@pytest.mark.incident("A35")
 def test_joined_time_takes_no_rights_along(options: dict[str, Any]) -> None:
     """The capability that the second stage needs is gone when the program runs."""
     with Popen(["sleep", "60"], new=TIME, monotonic=100000) as process:
@@ -544,6 +551,7 @@ FAILURES: list[tuple[dict[str, Any], list[str], type[OSError], str, str | None]]
 @needs_root
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: f"{failure[3].strip()}-{failure[1][0]}")
 @each_shape
+@pytest.mark.incident("B7")
 def test_failures(failure: tuple[Any, ...], shape: str, leak_check: None) -> None:
     options, args, kind, step, filename = failure
     new = SHAPES[shape]["new"] | options.get("new", 0)
@@ -563,6 +571,7 @@ def test_the_kernel_makes_no_more_namespaces() -> None:
 
 @needs_root
 @pytest.mark.parametrize("shape", [*SHAPES, "joined", "joined with init", "joined with waiter"])
+@pytest.mark.incident("B7")
 def test_failures_inside_leave_nothing(shape: str, leak_check: None) -> None:
     """At each part of the way, in each shape: no zombie, descriptor, mount or thread."""
     with Popen(["sleep", "60"], new=PID | UTS | MNT) as target:
@@ -595,6 +604,7 @@ def test_a_subreaper_gets_no_zombie() -> None:
 
 @needs_root
 @pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.incident("A3")
 def test_a_directory_outside_the_root(shape: str) -> None:
     """A directory kept open from outside would be a way out (CVE-2024-21626)."""
     fd = os.open("/", os.O_RDONLY)

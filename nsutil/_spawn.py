@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # Bits of _ns.spawn (src/process.c).
 SECOND, INIT, WATCH, HIDE, NEW_SESSION, NEW_GROUP, CLOSE_FDS, RESTORE_SIGNALS = (1 << bit for bit in range(8))
+CHANGES_IDS = 1 << 8
 
 # enum spawn_part of src/spawn.h
 _ENTER, _MAPS, _SETUP, _CREDENTIALS, _IDENTITY = range(5)
@@ -89,7 +90,8 @@ class Launch:
         self.end_signal = _end_signal(recipe.kill_child, plan.init)
         self.cwd, self.env, self.new_session = recipe.cwd, recipe.env, recipe.new_session is not False
         watch = bool(self.end_signal) and not plan.init
-        chosen = (SECOND, plan.second), (INIT, plan.init), (WATCH, watch), (HIDE, plan.joins)
+        other_ids = recipe.uid is not None or recipe.owner or (plan.maps and plan.maps.adopt_root)
+        chosen = (SECOND, plan.second), (INIT, plan.init), (WATCH, watch), (HIDE, plan.joins), (CHANGES_IDS, other_ids)
         self._bits = sum(bit for bit, wanted in chosen if wanted)
         own = plan.maps.self_write if plan.maps else None
         self._plans = tuple(_plan_of(steps) for steps in (plan.enter, own, plan.setup, plan.credentials, None))
@@ -118,7 +120,8 @@ class Launch:
         time = self._time_to_join() if self._plan.join_time else None
         kept = tuple(sorted({int(fd) for fd in pass_fds})) if pass_fds else ()
         command = words, envp, candidates, time.fileno() if time else -1
-        failure = self._run(child, identity, self._bits | bits, self.end_signal, *command, *streams, kept)
+        bits |= self._bits | CHANGES_IDS * (identity is not None)
+        failure = self._run(child, identity, bits, self.end_signal, *command, *streams, kept)
         if failure is not None:
             raise self._failure(program, identity, *failure)
 

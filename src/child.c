@@ -118,6 +118,22 @@ reset_signals(struct spawn *s)
 }
 
 
+/* Note that this process uses the caller's memory.  Exec and exit let go of
+ * the lock, and of the memory before that.  Whether it could be noted. */
+static bool
+lock_memory(struct spawn *s)
+{
+    struct flock own = {.l_type = F_WRLCK, .l_whence = SEEK_SET,
+                        .l_start = s->level, .l_len = 1};
+    if (s->memory_fd < 0)
+        return true;
+    long result = sc(SYS_fcntl, s->memory_fd, F_SETLK, (long)&own, 0, 0, 0);
+    if (result < 0)
+        spawn_failed(s, PART_PREPARE, 0, -result);
+    return result >= 0;
+}
+
+
 /* The program. */
 
 /* Put each redirection in its place.  A source that lies where another one
@@ -193,7 +209,9 @@ arrange_files(struct spawn *s)
         }
     }
     if (program->time_fd >= 0)
-        keep_open(program, s->init_fd);     /* up to exec */
+        keep_open(program, s->init_fd);     /* up to exec, as the next one */
+    if (s->memory_fd >= 0)
+        keep_open(program, s->memory_fd);
     if (program->close_others)
         close_others(program->keep, program->keep_count, s->old_calls);
     return true;
@@ -311,7 +329,8 @@ be_program(struct spawn *s)
 static int
 program_body(void *spawn)
 {
-    return be_program(spawn);
+    struct spawn *s = spawn;
+    return lock_memory(s) ? be_program(s) : FAILED;
 }
 
 
@@ -349,12 +368,12 @@ static int
 be_waiter(struct spawn *s, long pid)
 {
     char *argv[] = {"nsutil-init", "w", s->number[2], s->number[3], NULL};
-    int keep[1];
+    int keep[1] = {s->memory_fd};
     write_number(s->number[2], (int)pid);
     write_number(s->number[3], s->end_signal);
     long error = take_init_files(s);
     if (error >= 0) {
-        close_others(keep, 0, s->old_calls);
+        close_others(keep, s->memory_fd >= 0, s->old_calls);
         error = sc(SYS_execveat, 2, (long)"", (long)argv, (long)(argv + 4),
                    AT_EMPTY_PATH, 0);
     }
@@ -406,7 +425,7 @@ static int
 inner_body(void *spawn)
 {
     struct spawn *s = spawn;
-    if (!do_part(s, PART_SETUP))
+    if (!lock_memory(s) || !do_part(s, PART_SETUP))
         return FAILED;
     if (s->hold) {
         lead(s);
@@ -494,7 +513,7 @@ first_body(void *spawn)
     struct spawn *s = spawn;
     if (!s->watch)
         reset_signals(s);
-    if (!do_part(s, PART_ENTER) || !do_part(s, PART_MAPS))
+    if (!lock_memory(s) || !do_part(s, PART_ENTER) || !do_part(s, PART_MAPS))
         return FAILED;
     if (s->ready_fd >= 0 && !await_maps(s))
         return FAILED;

@@ -197,7 +197,8 @@ enum {
     NEW_SESSION = 16,
     NEW_GROUP = 32,
     CLOSE_FDS = 64,
-    RESTORE_SIGNALS = 128
+    RESTORE_SIGNALS = 128,
+    CHANGES_IDS = 256
 };
 
 /* Spread them over the spawn. */
@@ -208,6 +209,7 @@ take_bits(struct spawn *s, unsigned bits)
     s->init = bits & INIT;
     s->watch = bits & WATCH;
     s->hide = bits & HIDE;
+    s->changes_ids = bits & CHANGES_IDS;
     s->new_session = bits & NEW_SESSION;
     s->new_group = bits & NEW_GROUP;
     s->program.close_others = bits & CLOSE_FDS;

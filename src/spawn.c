@@ -83,6 +83,19 @@ open_pipe(int *reader, int *writer)
 }
 
 
+/* What children lock while they use our memory: a file of this spawn alone,
+ * for which one end of a pipe will do. */
+static int
+open_memory(struct spawn *s)
+{
+    int reader = -1;
+    int result = open_pipe(&reader, &s->memory_fd);
+    if (reader >= 0)
+        close(reader);
+    return result;
+}
+
+
 /* What the caller's death will be seen by.  A pipe would not do: a fork() of
  * the caller would hold its other end. */
 static int
@@ -148,6 +161,8 @@ open_ends(struct spawn *s, struct ends *ends)
         result = open_life(s);
     if (result == 0 && s->program.time_fd >= 0)
         result = open_pipe(&ends->error, &s->error_end);
+    if (result == 0 && (s->hide || s->changes_ids))
+        result = open_memory(s);
     if (result == 0 && s->second && !s->watch)
         result = open_sockets(&ends->receiver, &s->send_end);
     return result;
@@ -322,6 +337,20 @@ status_would_be_lost(const struct spawn *s)
 }
 
 
+/* Wait until no child uses our memory: the kernel ends a vfork a moment before
+ * the child has let go of it, and who may trace the child can make that moment
+ * last.  Locks of this kind are the process's own: a fork() of ours meanwhile,
+ * which has the descriptor too, does not hold them. */
+static void
+await_apart(const struct spawn *s)
+{
+    struct flock all = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    if (s->memory_fd >= 0)
+        while (fcntl(s->memory_fd, F_SETLKW, &all) < 0 && errno == EINTR)
+            ;
+}
+
+
 /* The clone, with all signals blocked: no handler may run in the child. */
 static void
 launch(struct spawn *s)
@@ -335,6 +364,7 @@ launch(struct spawn *s)
         pid = start_first(s, waiter_body, CLONE_PIDFD);
     else
         pid = start_first(s, first_body, s->flags | CLONE_PIDFD);
+    await_apart(s);
     dumpable_release();
     sc(SYS_rt_sigprocmask, SIG_SETMASK, (long)&s->signals, 0, sizeof all, 0,
        0);
@@ -366,7 +396,7 @@ spawn(struct spawn *s)
 {
     struct ends ends = {-1, -1};
     s->pidfd = s->status_fd = s->status_end = s->life_fd = s->init_fd = -1;
-    s->error_end = s->send_end = s->inner_pidfd = -1;
+    s->error_end = s->send_end = s->inner_pidfd = s->memory_fd = -1;
     s->pid = s->program_pid = s->inner_pid = s->level = 0;
     s->stack = NULL;
     if (!s->init && !s->hold && !s->watch)
@@ -383,7 +413,7 @@ spawn(struct spawn *s)
     }
     leave_stacks(s->stack, usable);
     int *closed[] = {&ends.error, &ends.receiver, &s->status_end, &s->life_fd,
-                     &s->init_fd, &s->error_end,  &s->send_end};
+                     &s->init_fd, &s->error_end,  &s->send_end,   &s->memory_fd};
     for (size_t i = 0; i < sizeof closed / sizeof *closed; i++)
         shut(closed[i]);
     if (s->run.error) {

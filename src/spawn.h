@@ -59,7 +59,7 @@ struct program {
                                    candidates, argv and a NULL */
 };
 
-enum { STAGE_ARGS = 6, NUMBER_SIZE = 12, KEPT_MORE = 3 };
+enum { STAGE_ARGS = 6, NUMBER_SIZE = 12, KEPT_MORE = 4 };
 
 struct spawn {
     /* What to do. */
@@ -69,6 +69,7 @@ struct spawn {
     bool second, init, watch, hold; /* as drawn above */
     bool old_calls; /* do as on an old kernel, for tests */
     bool hide; /* somebody else's namespaces are joined */
+    bool changes_ids; /* to those of others, who may trace it then */
     bool new_session, new_group; /* of init and waiter, as the program's
                                            own: who signals the group of the
                                            handle must not hit the caller's */
@@ -94,6 +95,7 @@ struct spawn {
     int status_end, life_fd, init_fd; /* of nsutil-init */
     int error_end; /* of the stage before the program */
     int send_end; /* of the joiner, for inner_pidfd */
+    int memory_fd; /* locked by each child that uses our memory, or -1 */
     char number[4][NUMBER_SIZE]; /* arguments of nsutil-init */
 };
 

@@ -182,6 +182,49 @@ def test_a02_a_function_that_joins_is_out_of_reach() -> None:
     assert got == set()
 
 
+def _stalk(victim: int, user: int, answer: int) -> None:
+    """As that user, attack every child of the victim, until told to stop by SIGTERM."""
+    stop: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: stop.append(number))
+    support.drop_to_user(user)
+    got: set[str] = set()
+    os.write(answer, b"r")
+    while not stop:
+        with contextlib.suppress(OSError):
+            for name in Path(f"/proc/{victim}/task/{victim}/children").read_text().split():
+                if int(name) != os.getpid():
+                    got |= _attack(int(name))
+    os.write(answer, " ".join(sorted(got)).encode())
+
+
+@needs_root
+@pytest.mark.incident("A2")
+def test_a02_a_program_on_its_way_to_another_user_is_out_of_reach() -> None:
+    """Whoever has the user id that the program gets may trace it, but not as long as it uses our memory."""
+
+    def body() -> str:
+        reader, writer = os.pipe()
+        secret.raw = (b"-" * SECRET_SIZE) + b"\0"
+        user, victim = support.USER_ID, os.getpid()
+        attacker = support.fork()
+        if attacker == 0:
+            try:
+                _stalk(victim, user, writer)
+            finally:
+                os._exit(0)
+        assert os.read(reader, 1) == b"r"
+        secret.raw = b"of the outside alone".ljust(SECRET_SIZE) + b"\0"
+        for _ in range(150):
+            Namespace(UTS, uid=user, gid=user).run(["/bin/true"], cwd="/")
+            nsutil.run(["/bin/true"], new=UTS, user=user, group=user, extra_groups=[], cwd="/")
+        os.kill(attacker, signal.SIGTERM)
+        os.waitpid(attacker, 0)
+        os.close(writer)
+        return os.read(reader, 100).decode()
+
+    assert in_child(body, timeout=60) == ""
+
+
 # A3: the way out by directories and descriptors
 
 LOOK_AROUND = """

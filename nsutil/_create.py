@@ -19,6 +19,9 @@ _PROGRAM_ONLY = (
     "uid gid groups keep_caps ambient bounding no_new_privs cwd cgroup rlimits umask kill_child new_session timeout env"
 ).split()
 
+# Of waitid(2): also a child that never became a program, which has no exit signal.
+WALL = 0x40000000
+
 
 def create_recipe(recipe: Namespace) -> NamespaceSet:
     """Make the namespaces of a recipe, set up as it says, and hold them.
@@ -77,7 +80,7 @@ class _Holder:
         send: Callable[[int, int], None] = signal.pidfd_send_signal,
         kill: int = signal.SIGKILL,
         wait: Callable[[int, int, int], object] = os.waitid,
-        how: tuple[int, int] = (os.P_PIDFD, os.WEXITED),
+        how: tuple[int, int] = (os.P_PIDFD, os.WEXITED | WALL),
         getpid: Callable[[], int] = os.getpid,
         close: Callable[[int], None] = os.close,
     ) -> None:
@@ -87,9 +90,12 @@ class _Holder:
             return
         try:
             if self._maker == getpid():
-                send(pidfd, kill)
+                try:
+                    send(pidfd, kill)
+                except ProcessLookupError:
+                    pass  # it has ended, and may still have to be reaped
                 wait(how[0], pidfd, how[1])
-        except (ProcessLookupError, ChildProcessError):
+        except ChildProcessError:
             pass  # somebody else reaped it
         finally:
             close(pidfd)

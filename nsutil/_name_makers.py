@@ -16,8 +16,8 @@ from . import _ns
 from ._blocks import restore_failed
 from ._errors import step_error
 from ._handle import NamespaceFile, adopt
-from ._names import AT_FDCWD, MS_BIND, SETUP_TRIES, attempt, is_stale, open_bound, store_of
-from ._plan import PlanBuilder
+from ._names import AT_FDCWD, MS_BIND, SETUP_TRIES, attempt, discard, is_stale, open_bound, store_of, unbind
+from ._plan import PlanBuilder, close_all
 from ._types import CGROUP, IPC, MNT, NET, PID, TIME, USER, UTS, NSType
 
 TYPE_CHECKING = False
@@ -52,7 +52,12 @@ def make(store: Store, path: str, options: dict[str, Any]) -> NamespaceFile:
     if store.type in _MAKERS:
         recipe = _recipe(store.type, options)
         with store.prepared():
-            return _MAKERS[store.type](path, recipe)
+            make_file(path)
+            try:
+                return _MAKERS[store.type](path, recipe)
+            except BaseException:
+                discard(path)
+                raise
     try:
         # Their types too: True and 1 are one key, and not one option.
         key = tuple([(name, value.__class__, value) for name, value in options.items()]) if options else ()
@@ -90,9 +95,16 @@ def make_file(path: str) -> None:
 def bind_new(path: str, fd: int) -> None:
     """Bind an open namespace on a new file at path."""
     make_file(path)
+    try:
+        _bind(path, fd)
+    except BaseException:
+        discard(path)
+        raise
+
+
+def _bind(path: str, fd: int) -> None:
     err = attempt("mount", f"/proc/thread-self/fd/{fd}".encode(), os.fsencode(path), b"none", MS_BIND, None)
     if err:
-        os.unlink(path)
         raise step_error(err, f"mount: bind the namespace on {path}", path)
 
 
@@ -119,11 +131,19 @@ def _make_apart(store: Store, path: str, steps: Steps) -> NamespaceFile:
             store.directory, store.mount, file, int(store.type), store.entry, steps.plan, steps.slots.presets
         )
         if isinstance(result, int):
-            return adopt(result, path)
+            return _adopt_or_discard(result, path)
         if result is not None:
             raise _failure(store, path, steps, *result)
         store.prepare()
     raise store.never_ready()
+
+
+def _adopt_or_discard(fd: int, path: str) -> NamespaceFile:
+    try:
+        return adopt(fd, path)
+    except BaseException:
+        discard(path)
+        raise
 
 
 def _failure(store: Store, path: str, steps: Steps, part: int, step: int, err: int) -> OSError:
@@ -147,23 +167,18 @@ def _make_mnt(path: str, recipe: Namespace) -> NamespaceFile:
     caller's own, and refuses to bind them (EINVAL): each CPU gets a try, and
     the one that made the caller's namespace succeeds.
     """
-    make_file(path)
-    try:
-        for cpu in (-1, *sorted(os.sched_getaffinity(0))):
-            namespace = _mnt_on_cpu(recipe, cpu)
-            try:
-                namespace.bind(path)
-            except OSError as e:
-                namespace.close()
-                error = e
-                if e.errno != errno.EINVAL:
-                    break
-            else:
-                return namespace
-        raise error
-    except BaseException:
-        os.unlink(path)
-        raise
+    for cpu in (-1, *sorted(os.sched_getaffinity(0))):
+        namespace = _mnt_on_cpu(recipe, cpu)
+        try:
+            namespace.bind(path)
+        except OSError as e:
+            namespace.close()
+            error = e
+            if e.errno != errno.EINVAL:
+                break
+        else:
+            return namespace
+    raise error
 
 
 def _mnt_on_cpu(recipe: Namespace, cpu: int) -> NamespaceFile:
@@ -188,22 +203,17 @@ def _mnt_on_cpu(recipe: Namespace, cpu: int) -> NamespaceFile:
 def _make_user(path: str, recipe: Namespace) -> NamespaceFile:
     """A process makes it and ends; the bind keeps it, with its maps."""
     with recipe.create() as held:
-        bind_new(path, held[USER].fileno())
+        _bind(path, held[USER].fileno())
         return adopt(os.dup(held[USER].fileno()), path)
 
 
 def _make_pid(path: str, _recipe: Namespace) -> NamespaceFile:
     """PID 1 has to stay, since nothing can enter without one; it ends with the file."""
-    make_file(path)
-    try:
-        result = _ns.hold_pid(os.fsencode(path))
-        if not isinstance(result, int):
-            step, err = result
-            raise step_error(err, step, path)
-        return _bind_held(path, result)
-    except BaseException:
-        os.unlink(path)  # which ends it, too
-        raise
+    result = _ns.hold_pid(os.fsencode(path))
+    if not isinstance(result, int):
+        step, err = result
+        raise step_error(err, step, path)
+    return _bind_held(path, result)
 
 
 def _bind_held(path: str, pidfd: int) -> NamespaceFile:
@@ -214,10 +224,17 @@ def _bind_held(path: str, pidfd: int) -> NamespaceFile:
             namespace.bind(path)
             return adopt(os.dup(namespace.fileno()), path)
     except BaseException:
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        _kill(pidfd)
         raise
     finally:
-        os.close(pidfd)
+        close_all([pidfd])
+
+
+def _kill(pidfd: int) -> None:
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
 
 
 # What src/holder.c starts, and nothing else is called.
@@ -230,47 +247,55 @@ _EXEC_TRIES = 1000
 _AT_ONCE = 100
 
 
-def end_named_inits(paths: Sequence[str]) -> None:
-    """Kill PID 1 and with it all processes inside, where it is there for the name's sake."""
+def remove_pids(paths: Sequence[str]) -> None:
+    """Delete names, and with each PID 1 and all processes inside, where it is there for the name's sake."""
     for start in range(0, len(paths), _AT_ONCE):
-        pidfds: list[int] = []
+        held: list[int] = []
+        gone = 0
         try:
             for path in paths[start : start + _AT_ONCE]:
-                pidfds += _kill_named_init(path)
+                pidfd = _named_init(path)
+                held += [] if pidfd is None else [pidfd]
+                unbind(path)
+                gone = len(held)
         finally:
-            _wait_and_close(pidfds)
+            close_all(held[gone:])
+            _end(held[:gone])
 
 
-def _wait_and_close(pidfds: list[int]) -> None:
-    """Wait until these processes are gone, for a while."""
+def _end(pidfds: list[int]) -> None:
+    """Kill these processes, and wait for a while until they are gone."""
     deadline = time.monotonic() + _END_TIMEOUT
-    for pidfd in pidfds:
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
-        os.close(pidfd)
+    try:
+        for pidfd in pidfds:
+            _kill(pidfd)
+        for pidfd in pidfds:
+            poll = select.poll()
+            poll.register(pidfd, select.POLLIN)
+            poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+    finally:
+        close_all(pidfds)
 
 
-def _kill_named_init(path: str) -> list[int]:
-    """The pidfd of what was killed, if anything was."""
+def _named_init(path: str) -> int | None:
+    """The pidfd of PID 1, if it is there for the name's sake."""
     namespace = open_bound(path)
     if namespace is None or namespace.type != PID:
-        return []
+        return None
     try:
         with namespace:
             pid = namespace.pid_from(1)
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
-        return []
+        return None
     try:
-        if not _is_held(pid, pidfd):
-            os.close(pidfd)
-            return []
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        if _is_held(pid, pidfd):
+            return pidfd
     except BaseException:
-        os.close(pidfd)
+        close_all([pidfd])
         raise
-    return [pidfd]
+    close_all([pidfd])
+    return None
 
 
 def _is_held(pid: int, pidfd: int) -> bool:

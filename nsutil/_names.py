@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from . import _ns
 from ._errors import NotANamespace, step_error
+from ._plan import close_all
 from ._types import MNT, NET, TIME, NSType, name_of, parse_type
 
 TYPE_CHECKING = False
@@ -28,6 +29,9 @@ MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
 AT_FDCWD = -100
 NAME_MAX = 255
 NO_MOUNT = 2**64 - 1
+O_LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+# How many names that are removed at once are held open, to be bound again where one cannot be deleted.
+LOOKS = 200
 # Somebody else may remove everything between set-up and use, but not for ever.
 SETUP_TRIES = 100
 # A name that was just unmounted may be busy for a moment.
@@ -121,13 +125,16 @@ class Store:
 
     def remove_all(self, names: list[str]) -> bool:
         """Under the exclusive lock: remove names that are all there are at once; False: nothing was done."""
-        if self.names() != sorted(names) or not self._drop_mounts():
+        if self.names() != sorted(names):
             return False
-        for name in names:
-            try:
-                os.unlink(f"{self.directory}/{name}")
-            except OSError:  # still a mount point: there were several on it
-                unbind(f"{self.directory}/{name}")
+        paths = [f"{self.directory}/{name}" for name in names]
+        looks = [os.open(path, O_LOOK) for path in paths] if len(paths) <= LOOKS else []
+        try:
+            if not self._drop_mounts():
+                return False
+            _delete_all(paths, looks or [-1] * len(paths))
+        finally:
+            close_all(looks)
         return True
 
     def _drop_mounts(self) -> bool:
@@ -135,8 +142,12 @@ class Store:
 
         The directory's files, and the file system where it has its own, stay.
         """
+        self.mount = 0  # until it is known, names are not to be made here
         done = _ns.swap_mount(self.directory) == 0
-        self.mount = _ns.mount_id(self.directory)[0]
+        try:
+            self.mount = _ns.mount_id(self.directory)[0]
+        except OSError:  # what was begun has to be gone through with
+            pass
         return done
 
 
@@ -156,9 +167,13 @@ class Lock:
     def release(self) -> None:
         import fcntl
 
-        # A child forked meanwhile has the descriptor too: closing alone would leave it locked.
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
-        os.close(self._fd)
+        # A child forked meanwhile has the descriptor too: closing alone would leave it locked.  What was done under
+        # the lock is done: nothing here may raise.
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+        except OSError:
+            pass
+        close_all([self._fd])
 
     def __enter__(self) -> Self:
         return self
@@ -214,7 +229,7 @@ def is_stale(path: str) -> bool:
 
 def _is_plain(path: str) -> bool:
     try:
-        look = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        look = os.open(path, O_LOOK)
     except OSError:
         return False
     try:
@@ -227,7 +242,7 @@ def open_bound(path: str) -> NamespaceFile | None:
     """What is bound on a file itself; None where that is no namespace."""
     from ._handle import adopt
 
-    look = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    look = os.open(path, O_LOOK)
     try:
         if not _ns.nsfs_type(look):
             return None
@@ -241,6 +256,29 @@ def unbind(path: str) -> None:
 
     One EBUSY is retried.  OSError when it cannot be done; the name is then as it was.
     """
+    look = os.open(path, O_LOOK)
+    try:
+        _unmount_and_delete(path, look)
+    finally:
+        close_all([look])
+
+
+def _delete_all(paths: list[str], looks: list[int]) -> None:
+    """Delete names that are unmounted already; all of them are tried before an error is raised."""
+    errors: list[OSError] = []
+    for path, look in zip(paths, looks, strict=True):
+        try:
+            os.unlink(path)
+        except OSError:  # still a mount point: there were several on it
+            try:
+                _unmount_and_delete(path, look)
+            except OSError as e:
+                errors.append(e)
+    if errors:
+        raise errors[0]
+
+
+def _unmount_and_delete(path: str, look: int) -> None:
     import time
 
     for last in (False, True):
@@ -252,8 +290,24 @@ def unbind(path: str) -> None:
             return
         except OSError as e:
             if e.errno != errno.EBUSY or last:
+                _bind_again(path, look)
                 raise step_error(e.errno or 0, f"delete {path}", path) from None
         time.sleep(BUSY_PAUSE)
+
+
+def _bind_again(path: str, look: int) -> None:
+    """Put back what was unmounted from a file that could not be deleted."""
+    if look >= 0 and _is_plain(path) and _ns.nsfs_type(look):
+        attempt("mount", f"/proc/thread-self/fd/{look}".encode(), os.fsencode(path), b"none", MS_BIND, None)
+
+
+def discard(path: str) -> None:
+    """What is left of a name that could not be made; there is an error to be raised."""
+    attempt("umount2", os.fsencode(path), MNT_DETACH | UMOUNT_NOFOLLOW)
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
 
 
 def keys_of_processes(nstype: NSType) -> Iterator[tuple[int, Key]]:
@@ -264,7 +318,7 @@ def keys_of_processes(nstype: NSType) -> Iterator[tuple[int, Key]]:
             continue
         try:
             status = os.stat(f"/proc/{pid}/{entry}")
-        except OSError:  # it ended, or is not ours to look at
+        except (FileNotFoundError, ProcessLookupError, PermissionError):  # it ended, or is not ours to look at
             continue
         yield int(pid), Key(status.st_dev, status.st_ino)
 

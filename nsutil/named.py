@@ -94,14 +94,18 @@ def remove(name_or_names: str | Iterable[str], type: NSType | int | str = NET) -
     store = store_of(type)
     names = [name_or_names] if isinstance(name_or_names, str) else List(dict.fromkeys(name_or_names))
     paths = [store.path(name) for name in names]
-    if not os.path.isdir(store.directory):
+    try:
+        lock = Lock(store.directory, exclusive=True)  # whoever is making one of them is done by then
+    except FileNotFoundError:
         _check_exist(store, names)
+        if names:  # somebody has made them just now
+            raise
         return
-    with Lock(store.directory, exclusive=True):  # whoever is making one of them is done by then
+    with lock:
         _check_exist(store, names)
         if store.type == PID:
-            _name_makers.end_named_inits(paths)
-        if len(names) < 2 or not store.remove_all(names):
+            _name_makers.remove_pids(paths)
+        elif len(names) < 2 or not store.remove_all(names):
             for path in paths:
                 unbind(path)
 

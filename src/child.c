@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include <linux/capability.h>
+#include <linux/futex.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -123,14 +124,30 @@ reset_signals(struct spawn *s)
 static bool
 lock_memory(struct spawn *s)
 {
-    struct flock own = {.l_type = F_WRLCK, .l_whence = SEEK_SET,
-                        .l_start = s->level, .l_len = 1};
+    struct flock own = {.l_type = F_WRLCK,
+                        .l_whence = SEEK_SET,
+                        .l_start = s->level,
+                        .l_len = 1};
     if (s->memory_fd < 0)
         return true;
     long result = sc(SYS_fcntl, s->memory_fd, F_SETLK, (long)&own, 0, 0, 0);
     if (result < 0)
         spawn_failed(s, PART_PREPARE, 0, -result);
     return result >= 0;
+}
+
+
+/* Wait until init, which was cloned before this process, has let go of it.
+ * Whether it went well there. */
+static bool
+await_init(const struct spawn *s)
+{
+    struct flock other = {.l_type = F_WRLCK,
+                          .l_whence = SEEK_SET,
+                          .l_start = s->level - 1,
+                          .l_len = 1};
+    sc(SYS_fcntl, s->memory_fd, F_SETLKW, (long)&other, 0, 0, 0);
+    return s->run.error == 0;
 }
 
 
@@ -314,7 +331,7 @@ be_program(struct spawn *s)
     if (s->watch)
         sc(SYS_prctl, PR_SET_PDEATHSIG, s->end_signal, 0, 0, 0, 0);
     int carried = stage ? carry_admin() : 0;
-    if (!arrange_files(s))
+    if (!arrange_files(s) || (s->init && !await_init(s)))
         return FAILED;
     set_program_signals(s);
     if (stage)
@@ -325,12 +342,15 @@ be_program(struct spawn *s)
 }
 
 
-/* be_program() as clone(2) calls it. */
+/* The program beside init, which goes on when the lock is taken. */
 static int
 program_body(void *spawn)
 {
     struct spawn *s = spawn;
-    return lock_memory(s) ? be_program(s) : FAILED;
+    bool locked = lock_memory(s);
+    __atomic_store_n(&s->program_locked, 1, __ATOMIC_RELEASE);
+    sc(SYS_futex, (long)&s->program_locked, FUTEX_WAKE, 1, 0, 0, 0);
+    return locked ? be_program(s) : FAILED;
 }
 
 
@@ -367,10 +387,11 @@ take_init_files(const struct spawn *s)
 static int
 be_waiter(struct spawn *s, long pid)
 {
-    char *argv[] = {"nsutil-init", "w", s->number[2], s->number[3], NULL};
+    char child[NUMBER_SIZE], signal[NUMBER_SIZE];
+    char *argv[] = {"nsutil-init", "w", child, signal, NULL};
     int keep[1] = {s->memory_fd};
-    write_number(s->number[2], (int)pid);
-    write_number(s->number[3], s->end_signal);
+    write_number(child, (int)pid);
+    write_number(signal, s->end_signal);
     long error = take_init_files(s);
     if (error >= 0) {
         close_others(keep, s->memory_fd >= 0, s->old_calls);
@@ -420,6 +441,38 @@ start_and_wait(struct spawn *s, int (*body)(void *), unsigned long flags,
 }
 
 
+/* Wait until the process beside this one has locked the memory, or ended. */
+static void
+await_program(struct spawn *s, long pid)
+{
+    const struct timespec pause = {0, 10 * 1000 * 1000};
+    siginfo_t ended = {.si_pid = 0};
+    while (!__atomic_load_n(&s->program_locked, __ATOMIC_ACQUIRE)
+           && ended.si_pid == 0) {
+        sc(SYS_futex, (long)&s->program_locked, FUTEX_WAIT, 0, (long)&pause, 0,
+           0);
+        sc(SYS_waitid, P_PID, pid, (long)&ended,
+           WEXITED | WNOHANG | WNOWAIT | __WALL, 0, 0);
+    }
+}
+
+
+/* PID 1: start the program beside this process and become nsutil-init. */
+static int
+be_init(struct spawn *s)
+{
+    lead(s);
+    char *top = s->stack + ++s->level * (SPAWN_STACK + SPAWN_GUARD);
+    int pid = clone(program_body, top, CLONE_VM, s, NULL, NULL, NULL);
+    if (pid < 0) {
+        spawn_failed(s, PART_INNER_CLONE, 0, errno);
+        return FAILED;
+    }
+    await_program(s, pid);
+    return be_waiter(s, pid);
+}
+
+
 /* PID 1 or the program. */
 static int
 inner_body(void *spawn)
@@ -431,9 +484,7 @@ inner_body(void *spawn)
         lead(s);
         return be_waiter(s, 0);
     }
-    if (!s->init)
-        return be_program(s);
-    return start_and_wait(s, program_body, 0, PART_INNER_CLONE);
+    return s->init ? be_init(s) : be_program(s);
 }
 
 

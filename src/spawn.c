@@ -161,7 +161,7 @@ open_ends(struct spawn *s, struct ends *ends)
         result = open_life(s);
     if (result == 0 && s->program.time_fd >= 0)
         result = open_pipe(&ends->error, &s->error_end);
-    if (result == 0 && (s->hide || s->changes_ids))
+    if (result == 0 && (s->init || s->hide || s->changes_ids))
         result = open_memory(s);
     if (result == 0 && s->second && !s->watch)
         result = open_sockets(&ends->receiver, &s->send_end);
@@ -412,8 +412,9 @@ spawn(struct spawn *s)
         settle(s, &ends);
     }
     leave_stacks(s->stack, usable);
-    int *closed[] = {&ends.error, &ends.receiver, &s->status_end, &s->life_fd,
-                     &s->init_fd, &s->error_end,  &s->send_end,   &s->memory_fd};
+    int *closed[] = {&ends.error,  &ends.receiver, &s->status_end,
+                     &s->life_fd,  &s->init_fd,    &s->error_end,
+                     &s->send_end, &s->memory_fd};
     for (size_t i = 0; i < sizeof closed / sizeof *closed; i++)
         shut(closed[i]);
     if (s->run.error) {

@@ -4,7 +4,9 @@
  * so that the cost does not depend on our size.  Which processes there are:
  *
  *   plain           caller - program
- *   init            caller - init (PID 1) - program
+ *   init            caller - init (PID 1) - program, started side by side:
+ *                   init lets go of our memory and descriptors before the
+ *                   program is in a position to look at PID 1
  *   second          caller - joiner, which ends; the program (or init with the
  *                   program) becomes the caller's child: a process is inside
  *                   a PID namespace only from its children on
@@ -13,7 +15,8 @@
  *   watch           caller - waiter - any of the above: what ends a tree
  *                   without PID 1 when the caller ends
  *
- * init and waiter become nsutil-init (src/init.c) once the program runs.
+ * init and waiter become nsutil-init (src/init.c), the waiter once the program
+ * runs.
  */
 #ifndef NSUTIL_SPAWN_H
 #define NSUTIL_SPAWN_H
@@ -96,6 +99,7 @@ struct spawn {
     int error_end; /* of the stage before the program */
     int send_end; /* of the joiner, for inner_pidfd */
     int memory_fd; /* locked by each child that uses our memory, or -1 */
+    int program_locked; /* a futex: the program's has done so, beside init */
     char number[4][NUMBER_SIZE]; /* arguments of nsutil-init */
 };
 

@@ -268,9 +268,10 @@ def test_a_child_that_fails_makes_no_sigchld() -> None:
     def count() -> int:
         seen = []
         signal.signal(signal.SIGCHLD, lambda *_: seen.append(1))
-        for shape in SHAPES.values():
-            with pytest.raises(FileNotFoundError):
-                run(["/nonexistent"], **shape)
+        for name, shape in SHAPES.items():
+            if name != "init":  # which is a program by the time that its own cannot be found
+                with pytest.raises(FileNotFoundError):
+                    run(["/nonexistent"], **shape)
         return len(seen)
 
     assert in_child(count) == 0

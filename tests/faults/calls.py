@@ -64,7 +64,7 @@ ERRORS: dict[str, tuple[str, ...]] = {
     "fstatfs": ("ENOSYS",),
     "ftruncate": ("EINTR",),
     "getcwd": ("ENOENT",),
-    "getdents64": ("ENOENT",),
+    "getdents64": ("EIO",),
     "getsockopt": ("ENOBUFS",),
     "getxattr": ("ENOTSUP",),
     "inotify_add_watch": ("ENOSPC",),

@@ -80,7 +80,7 @@ def listener_of(pid: int, timeout: float = 10.0) -> int:
     raise TimeoutError("no listener")
 
 
-class open_pidfd:  # noqa: N801 - as open
+class open_pidfd:
     def __init__(self, pid: int) -> None:
         self.fd = os.pidfd_open(pid)
 
@@ -165,9 +165,7 @@ def memory_text(tid: int, address: int, size: int = 100) -> str:
         return ""
 
 
-def serve(
-    listener: Listener, control: int, handle: Callable[[Call], float | None], deadline: float
-) -> Iterator[None]:
+def serve(listener: Listener, control: int, handle: Callable[[Call], float | None], deadline: float) -> Iterator[None]:
     """Serve stopped calls; yields when `control` is readable; ends past the deadline.
 
     ``handle`` answers a call itself, or returns the seconds after which the call goes on.

@@ -32,7 +32,7 @@ OPERATIONS: dict[str, Operation] = {}
 # Those whose processes live on when the caller is killed, as promised.
 LIVES_ON = {"named_pid", "remove_pid"}
 # Those whose result may be without what it could not look at.
-TOLERANT = {"snapshot", "snapshot_ids", "doctor"}
+TOLERANT = {"snapshot", "snapshot_ids", "doctor", "named_look"}
 
 
 class WrongResult(Exception):
@@ -321,7 +321,9 @@ def run_entered() -> Run:
 @operation
 def run_entered_and_new() -> Run:
     with support.paused(NET | IPC) as pid:
-        yield from again_and_again(lambda: run_inside(Namespace(UTS | PID | MNT, enter=enter(pid), hostname="inside"), pid=2))
+        yield from again_and_again(
+            lambda: run_inside(Namespace(UTS | PID | MNT, enter=enter(pid), hostname="inside"), pid=2)
+        )
 
 
 @operation

@@ -17,6 +17,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import support
@@ -36,11 +37,10 @@ def state() -> dict[str, Any]:
     found = support.process_state()
     found["names"] = operations.names()
     found["mounts"] = dict(Counter(_mounts()))
-    found["cgroup"] = open("/proc/self/cgroup").read()
-    found["capabilities"] = [
-        line for line in open("/proc/thread-self/status") if line.startswith(("Cap", "NoNewPrivs", "Groups"))
-    ]
-    found["limits"] = open("/proc/self/limits").read()
+    found["cgroup"] = Path("/proc/self/cgroup").read_text()
+    status = Path("/proc/thread-self/status").read_text().splitlines()
+    found["capabilities"] = [line for line in status if line.startswith(("Cap", "NoNewPrivs", "Groups"))]
+    found["limits"] = Path("/proc/self/limits").read_text()
     found["host name"] = os.uname()[1]
     return found
 
@@ -51,10 +51,14 @@ def _mounts() -> Iterator[str]:
         for line in file:
             fields = line.split()
             place = fields[4]
-            if place.startswith(("/run/netns/", "/run/nsutil/")) and place.count("/") == (3, 4)["nsutil" in place]:
+            if _is_name(place):
                 yield place
             elif place != "/run/netns" and not place.startswith("/run/nsutil/"):
                 yield " ".join([fields[0], fields[1], *fields[3:]])
+
+
+def _is_name(place: str) -> bool:
+    return place.startswith("/run/netns/") or (place.startswith("/run/nsutil/") and place.count("/") == 4)
 
 
 def difference(before: dict[str, Any], patience: float = PATIENCE) -> dict[str, tuple[Any, Any]]:
@@ -118,6 +122,7 @@ def perform_apart(name: str, report: dict[str, Any]) -> None:
     generator = operations.OPERATIONS[name]()
     body = next(generator)
     before = state()
+    before["mounts"] = {line: count for line, count in before["mounts"].items() if not _is_name(line)}
     pid = os.fork()
     if pid == 0:
         mark(BEGIN)
@@ -125,20 +130,20 @@ def perform_apart(name: str, report: dict[str, Any]) -> None:
         mark(END)
         os._exit(0)
     os.waitpid(pid, 0)
-    left = _reap_others(before["children"])
-    if left and name not in operations.LIVES_ON:
-        report["left"] = left
+    left = _reap_others(before["children"], 0.2 if name in operations.LIVES_ON else PATIENCE)
     report["names"] = operations.check_names()
+    if name in operations.LIVES_ON:  # as long as the name does
+        left = _reap_others(before["children"])
+    report["left"] = left
     changed = difference(before)
-    changed.pop("names", None)
-    report["changed"] = in_words(changed)
+    report["changed"] = in_words({what: change for what, change in changed.items() if what in ("mounts", "children")})
     report["outcome"] = ("killed", [], "", 0)
     generator.close()
 
 
-def _reap_others(known: set[int]) -> list[str]:
+def _reap_others(known: set[int], patience: float = PATIENCE) -> list[str]:
     """Wait for orphans; what is left of them after a while."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         orphans = support.children() - known
         if not orphans:
@@ -153,13 +158,11 @@ def _reap_others(known: set[int]) -> list[str]:
 
 
 def describe(pid: int) -> str:
-    """A process in a line."""
+    """A process in a line: what it is, and the system calls that its threads are in."""
+    process = Path(f"/proc/{pid}")
     try:
-        words = open(f"/proc/{pid}/cmdline", "rb").read().replace(b"\0", b" ").decode(errors="replace")[:80]
-        where = [
-            f"{os.path.basename(task)}:{open(f'/proc/{pid}/task/{task}/syscall').read().split()[0]}"
-            for task in os.listdir(f"/proc/{pid}/task")
-        ]
+        words = process.joinpath("cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:80]
+        where = [task.joinpath("syscall").read_text().split()[0] for task in process.joinpath("task").iterdir()]
         return f"{pid} {words.strip()} in {', '.join(where)}"
     except OSError as error:
         return f"{pid} ({error.strerror})"

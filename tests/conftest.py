@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Generator, Iterator
@@ -27,8 +28,18 @@ def pytest_report_header() -> str:
 BASE = "nsutil-tests-"
 
 
+def use_default_signals() -> None:
+    """Whoever started the run in the background had some signals ignored, and children inherit that."""
+    for number in {signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD, signal.SIGTSTP}:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    use_default_signals()
     if config.option.basetemp is None:
         config.option.basetemp = tempfile.mkdtemp(prefix=BASE)
         config.add_cleanup(lambda: shutil.rmtree(config.option.basetemp, ignore_errors=True))

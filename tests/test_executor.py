@@ -105,8 +105,9 @@ def test_exceptions() -> None:
 
 
 def test_nothing_is_started_before_the_first_job() -> None:
+    before = support.children()
     with Namespace().executor(2):
-        assert support.children() == set()
+        assert support.children() <= before
 
 
 @needs_root

@@ -105,7 +105,11 @@ def moved_back(flags: int) -> Iterator[None]:
 
 def lsns() -> dict[int, dict[str, Any]]:
     columns = "NS,TYPE,PATH,NPROCS,PID,PPID,COMMAND,UID,USER,NETNSID,NSFS,PNS,ONS"
-    text = subprocess.run(["lsns", "-J", "-l", "-o", columns], check=True, capture_output=True, text=True).stdout
+    for _ in range(20):  # it fails where a process ends under its eyes
+        done = subprocess.run(["lsns", "-J", "-l", "-o", columns], capture_output=True, text=True)
+        if done.returncode == 0:
+            break
+    text = done.stdout
     return {row["ns"]: row for row in json.loads(text)["namespaces"]}
 
 

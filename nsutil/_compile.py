@@ -104,13 +104,21 @@ def compile_child(recipe: Namespace) -> ChildPlan:
     Kept in the recipe where it will be the same next time: that saves most of
     what a call costs beyond its fork, after which every page written is copied.
     """
-    ids = (os.geteuid(), os.getegid())
+    ids = ids_for(recipe)
     plan = recipe._kept.plans.get(ids)
     if plan is None:
         plan = _compile_child(recipe)
         if _is_lasting(recipe, plan):
             recipe._kept.plans[ids] = plan
     return plan
+
+
+_USER = int(USER)
+
+
+def ids_for(recipe: Namespace) -> tuple[int, int] | None:
+    """The ids of this process, where they go into the maps of a new USER namespace."""
+    return (os.geteuid(), os.getegid()) if recipe._types & _USER else None
 
 
 def _is_lasting(recipe: Namespace, plan: ChildPlan) -> bool:

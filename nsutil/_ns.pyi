@@ -143,6 +143,24 @@ def spawn(
     kept: tuple[int, ...],
     /,
 ) -> tuple[int, int, int] | None: ...
+def run(
+    make_child: Callable[[], Any],
+    maps: tuple[int, int, int],
+    plans: tuple[Plan | None, ...],
+    slots: Sequence[FileDescriptorLike],
+    flags: int,
+    bits: int,
+    end_signal: int,
+    argv: Sequence[Any],
+    envp: Sequence[bytes] | None,
+    candidates: Sequence[Any],
+    time_fd: int,
+    stdin: int,
+    stdout: int,
+    stderr: int,
+    kept: tuple[int, ...],
+    /,
+) -> int | tuple[int, int, int]: ...
 def release(child: Any, /) -> None: ...
 def await_exit(pidfd: int, nanoseconds: int, /) -> bool: ...
 def collect(pidfd: int, status_fd: int, /) -> int | None: ...

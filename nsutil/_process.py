@@ -14,7 +14,7 @@ import warnings
 from errno import ESRCH
 
 from . import _command, _ns
-from ._spawn import CLOSE_FDS, INHERITED, RESTORE_SIGNALS, Child, launch_of
+from ._spawn import CLOSE_FDS, INHERITED, RESTORE_SIGNALS, Child, Launch, launch_of, ready_launch
 from ._types import NAMES, NSType
 
 TYPE_CHECKING = False
@@ -132,8 +132,7 @@ class Popen(subprocess.Popen[AnyStr]):
         if status is None:
             return
         if status == _LOST:
-            self.returncode = 255 if deadstate is None else deadstate
-            warnings.warn(f"the exit status of {self.args!r} was taken by somebody else", RuntimeWarning, stacklevel=4)
+            self.returncode = _lost(self.args, 4) if deadstate is None else deadstate
         else:
             self.returncode = os.waitstatus_to_exitcode(status)
 
@@ -246,13 +245,39 @@ def run_recipe(
     """Run a program as the recipe says; options and result as subprocess.run."""
     if timeout is _UNSET:
         timeout = recipe._options.get("timeout")
-    if input is not None or capture_output:
-        _command.take_pipes(options, input, capture_output)
+    if positional or options or capture_output or input is not None or timeout is not None:
+        launch = None
+    else:
+        launch = ready_launch(recipe)
+    if launch is not None:
+        returncode, stdout, stderr = _run_ready(launch, args), None, None
+    else:
+        if input is not None or capture_output:
+            _command.take_pipes(options, input, capture_output)
+        returncode, stdout, stderr = _run_whole(recipe, args, positional, options, input, timeout)
+    if check and returncode:
+        raise subprocess.CalledProcessError(returncode, args, stdout, stderr)
+    return subprocess.CompletedProcess(args, returncode, stdout, stderr)
+
+
+def _run_ready(launch: Launch, args: Any) -> int:
+    """A program that gets our streams and no time limit needs no Popen: making one takes as long as a small program."""
+    subprocess._cleanup()  # type: ignore[attr-defined]  # as Popen() does
+    words, program = _command.words(args, None, False)
+    sys.audit("subprocess.Popen", program, words, launch.cwd, None)
+    status = launch.run(program, words, _command.candidates(program, None))
+    return _lost(args, 4) if status == _LOST else os.waitstatus_to_exitcode(status)
+
+
+def _run_whole(
+    recipe: Namespace, args: Any, positional: Any, options: dict[str, Any], data: Any, timeout: float | None
+) -> tuple[int, Any, Any]:
+    """What subprocess.run does: the exit code and what came out of the pipes."""
     process: Popen[Any] | None = None
     child = Child()
     try:
         process = Popen(args, *positional, _recipe=recipe, _child=child, **options)
-        stdout, stderr = process.communicate(input, timeout=timeout)
+        stdout, stderr = process.communicate(data, timeout=timeout)
     except BaseException as e:
         if process is None:
             child.abandon()
@@ -263,6 +288,10 @@ def run_recipe(
             e.timeout = timeout or 0  # subprocess names what was left of it
         raise
     child.close()
-    if check and process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, process.args, stdout, stderr)
-    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+    return process.returncode, stdout, stderr
+
+
+def _lost(args: Any, stacklevel: int) -> int:
+    """The exit code where somebody else has reaped our child."""
+    warnings.warn(f"the exit status of {args!r} was taken by somebody else", RuntimeWarning, stacklevel=stacklevel + 1)
+    return 255

@@ -88,8 +88,8 @@ class Kept:
     def __init__(self) -> None:
         self.block: tuple[_ns.Plan, int, tuple[object, ...], bool, bool, Callable[..., object]] | None = None
         self.steps: Steps | None = None
-        self.plans: dict[tuple[int, int], ChildPlan] = {}
-        self.launches: dict[tuple[int, int], Launch] = {}
+        self.plans: dict[tuple[int, int] | None, ChildPlan] = {}
+        self.launches: dict[tuple[int, int] | None, Launch] = {}
 
 
 def _key(new: object, options: dict[str, Any]) -> object:

@@ -7,7 +7,7 @@ import signal
 from errno import ENOEXEC
 
 from . import _ns
-from ._compile import compile_child
+from ._compile import compile_child, ids_for
 from ._errors import step_error
 from ._types import MNT, TIME, NSType
 
@@ -73,6 +73,14 @@ class Child:
         _ns.collect(self.pidfd, -1)
         self.close()
 
+    def end_tree(self, init: bool) -> None:
+        """The same with all that it has started, as far as that can be found; ``init``: PID 1 takes that along."""
+        if self.program_pid and not init and not _ns.await_exit(self.pidfd, 0):
+            from ._fork import kill_tree
+
+            kill_tree(self.program_pid, waits=False)
+        self.abandon()
+
 
 class Launch:
     """What every program of a recipe has in common.
@@ -82,7 +90,7 @@ class Launch:
     this process's ids went in, so that it serves for the next program too.
     """
 
-    __slots__ = ("_bits", "_plan", "_plans", "cwd", "end_signal", "env", "init", "lasting", "new_session")
+    __slots__ = ("_bits", "_plan", "_plans", "cwd", "end_signal", "env", "init", "lasting", "new_session", "ready")
 
     def __init__(self, recipe: Namespace) -> None:
         self._plan = plan = compile_child(recipe)
@@ -98,6 +106,11 @@ class Launch:
         looks_around = recipe.joined & MNT or "target" in (recipe.uid, recipe.gid) or recipe.etc_netns
         looks_around = looks_around or not isinstance(recipe.root, (str, type(None)))
         self.lasting = not looks_around and not plan.keep and (plan.maps is None or own is not None)
+        self.ready: tuple[type[Child], tuple[int, int, int], Any, Any, int, int, int] | None = None
+        if self.lasting and not plan.join_time and self.env is None:
+            bits = self._bits | CLOSE_FDS | RESTORE_SIGNALS | NEW_SESSION * self.new_session
+            setting = self._plans, plan.slots.presets, plan.clone_flags, bits, self.end_signal
+            self.ready = Child, _NO_MAPS, *setting
 
     def start(
         self,
@@ -124,6 +137,18 @@ class Launch:
         failure = self._run(child, identity, bits, self.end_signal, *command, *streams, kept)
         if failure is not None:
             raise self._failure(program, identity, *failure)
+
+    def run(self, program: Any, words: Sequence[Any], candidates: Sequence[Any]) -> int:
+        """Start a program with this process's streams and environment, wait: its raw status, -1 where that is lost.
+
+        One call into C with everything ready; only where ``ready``.  A signal
+        handler that raises meanwhile ends the program.  Raises as start().
+        """
+        assert self.ready is not None
+        result = _ns.run(*self.ready, words, None, candidates, -1, *INHERITED, ())
+        if isinstance(result, tuple):
+            raise self._failure(program, None, *result)
+        return result
 
     def _time_to_join(self) -> NamespaceFile:
         """The TIME namespace that the last stage joins; by then a pidfd may need rights that are gone."""
@@ -194,13 +219,19 @@ class Launch:
 
 def launch_of(recipe: Namespace) -> Launch:
     """The Launch of a recipe, made once where it is lasting; to be closed where not."""
-    key = os.geteuid(), os.getegid()
+    key = ids_for(recipe)
     launch: Launch | None = recipe._kept.launches.get(key)
     if launch is None:
         launch = Launch(recipe)
         if launch.lasting:
             recipe._kept.launches[key] = launch
     return launch
+
+
+def ready_launch(recipe: Namespace) -> Launch | None:
+    """The Launch of a recipe if it has one that can run programs at once."""
+    launch = recipe._kept.launches.get(ids_for(recipe))
+    return launch if launch is not None and launch.ready is not None else None
 
 
 def _end_signal(kill_child: int | bool | None, init: bool) -> int:

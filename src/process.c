@@ -255,36 +255,105 @@ give(PyObject *child, const char *name, int number)
 }
 
 
-/* spawn(child, maps, plans, slots, flags, bits, end_signal, argv, envp or
- * None, candidates, time_fd or -1, stdin, stdout, stderr, kept, /): see struct
- * spawn.  None with pid, pidfd, program_pid and status of child set, which
- * happens before a signal handler can raise; or (part, step, errno) of what
- * failed, for the caller to make an OSError of. */
-static PyObject *
-process_spawn(PyObject *module, PyObject *args)
+/* Let the child object hold what was started.  0, or -1 with an exception
+ * set. */
+static int
+give_all(PyObject *child, const struct spawn *s)
 {
-    struct request r;
-    memset(&r, 0, sizeof r);
-    r.module = module;
-    r.held = PyList_New(0);
-    if (r.held == NULL || take_request(args, &r) < 0) {
-        Py_XDECREF(r.held);
-        return NULL;
+    if (give(child, "pidfd", s->pidfd) < 0
+        || give(child, "status", s->status_fd) < 0
+        || give(child, "pid", s->pid) < 0)
+        return -1;
+    return give(child, "program_pid", s->program_pid);
+}
+
+
+/* Start what the arguments say.  Whether it runs; if not, *result is (part,
+ * step, errno) for the caller to make an OSError of, or NULL with an exception
+ * set. */
+static bool
+start(PyObject *module, PyObject *args, struct request *r, PyObject **result)
+{
+    *result = NULL;
+    memset(r, 0, sizeof *r);
+    r->module = module;
+    r->held = PyList_New(0);
+    if (r->held == NULL || take_request(args, r) < 0) {
+        Py_XDECREF(r->held);
+        return false;
     }
-    struct spawn *s = &r.spawn;
+    struct spawn *s = &r->spawn;
     int failed;
     Py_BEGIN_ALLOW_THREADS
     failed = spawn(s);
     Py_END_ALLOW_THREADS
-    Py_DECREF(r.held);
+    Py_DECREF(r->held);
     if (failed)
-        return Py_BuildValue("iii", s->run.plan, s->run.step, s->run.error);
-    if (give(r.child, "pidfd", s->pidfd) < 0
-        || give(r.child, "status", s->status_fd) < 0
-        || give(r.child, "pid", s->pid) < 0
-        || give(r.child, "program_pid", s->program_pid) < 0)
+        *result = Py_BuildValue("iii", s->run.plan, s->run.step, s->run.error);
+    return !failed;
+}
+
+
+/* spawn(child, maps, plans, slots, flags, bits, end_signal, argv, envp or
+ * None, candidates, time_fd or -1, stdin, stdout, stderr, kept, /): see struct
+ * spawn.  None with pid, pidfd, program_pid and status of child set, which
+ * happens before a signal handler can raise; or (part, step, errno). */
+static PyObject *
+process_spawn(PyObject *module, PyObject *args)
+{
+    struct request r;
+    PyObject *result;
+    if (!start(module, args, &r, &result))
+        return result;
+    if (give_all(r.child, &r.spawn) < 0)
         return NULL;
     Py_RETURN_NONE;
+}
+
+
+/* A signal handler raised while a program ran: kill it with all that it has
+ * started, through a child object made now, and let the exception go on. */
+static PyObject *
+end_interrupted(PyObject *make_child, const struct spawn *s, bool init)
+{
+    PyObject *kind, *value, *trace;
+    PyErr_Fetch(&kind, &value, &trace);
+    PyObject *child = PyObject_CallNoArgs(make_child);
+    PyObject *ended = NULL;
+    if (child && give_all(child, s) == 0)
+        ended = PyObject_CallMethod(child, "end_tree", "i", init);
+    if (ended == NULL)
+        PyErr_WriteUnraisable(make_child);
+    Py_XDECREF(ended);
+    Py_XDECREF(child);
+    PyErr_Restore(kind, value, trace);
+    return NULL;
+}
+
+
+/* run(make_child, ..., /), else as spawn(): start a program and wait for it.
+ * Its raw status as collect() tells it, or (part, step, errno).  Signal
+ * handlers run meanwhile; where one raises, nothing of the program is left. */
+static PyObject *
+process_run(PyObject *module, PyObject *args)
+{
+    struct request r;
+    PyObject *result;
+    const struct spawn *s = &r.spawn;
+    int status;
+    if (!start(module, args, &r, &result))
+        return result;
+    do {
+        Py_BEGIN_ALLOW_THREADS
+        status = await_status(s->pidfd, s->status_fd);
+        Py_END_ALLOW_THREADS
+    } while (status == STATUS_NOT_YET && PyErr_CheckSignals() == 0);
+    if (status == STATUS_NOT_YET)
+        return end_interrupted(r.child, s, s->init);
+    close(s->pidfd);
+    if (s->status_fd >= 0)
+        close(s->status_fd);
+    return PyLong_FromLong(status);
 }
 
 
@@ -389,6 +458,11 @@ PyMethodDef process_methods[] = {
      "spawn($module, child, maps, plans, slots, flags, bits, end_signal, "
      "argv, envp, candidates, time_fd, stdin, stdout, stderr, kept, /)\n--\n\n"
      "Start a program for child to hold: None, or (part, step, errno)."},
+    {"run", process_run, METH_VARARGS,
+     "run($module, make_child, maps, plans, slots, flags, bits, end_signal, "
+     "argv, envp, candidates, time_fd, stdin, stdout, stderr, kept, /)\n"
+     "--\n\n"
+     "Start a program and wait: its raw status, or (part, step, errno)."},
     {"release", process_release, METH_O,
      "release($module, child, /)\n--\n\nClose the descriptors of a child."},
     {"await_exit", process_await, METH_VARARGS,

@@ -32,18 +32,13 @@ status_of_reaped(int pidfd)
 }
 
 
-/* The raw status of our child, which is reaped. */
+/* The raw status of our child, which is reaped; flags as of waitid(2). */
 static int
-reap_status(int pidfd)
+reap_status(int pidfd, int flags)
 {
     siginfo_t info = {0};
-    int result;
-    do
-        result = waitid(P_PIDFD, (id_t)pidfd, &info,
-                        WEXITED | WNOHANG | __WALL);
-    while (result < 0 && errno == EINTR);
-    if (result < 0)
-        return status_of_reaped(pidfd);
+    if (waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED | __WALL | flags) < 0)
+        return errno == EINTR ? STATUS_NOT_YET : status_of_reaped(pidfd);
     if (info.si_pid == 0)
         return STATUS_NOT_YET;
     if (info.si_code == CLD_EXITED)
@@ -52,12 +47,27 @@ reap_status(int pidfd)
 }
 
 
+/* What came of the child, or of the program that nsutil-init reported. */
+static int
+program_status(int status, int status_fd)
+{
+    int reported;
+    if (status != STATUS_NOT_YET && status_fd >= 0
+        && read(status_fd, &reported, sizeof reported) == sizeof reported)
+        return reported;
+    return status;
+}
+
+
 int
 collect_status(int pidfd, int status_fd)
 {
-    int reported, status = reap_status(pidfd);
-    if (status != STATUS_NOT_YET && status_fd >= 0
-        && read(status_fd, &reported, sizeof reported) == sizeof reported)
-        status = reported;
-    return status;
+    return program_status(reap_status(pidfd, WNOHANG), status_fd);
+}
+
+
+int
+await_status(int pidfd, int status_fd)
+{
+    return program_status(reap_status(pidfd, 0), status_fd);
 }

@@ -8,4 +8,7 @@
 enum { STATUS_UNKNOWN = -1, STATUS_NOT_YET = -2 };
 int collect_status(int pidfd, int status_fd);
 
+/* The same, but wait for it; STATUS_NOT_YET when a signal came before. */
+int await_status(int pidfd, int status_fd);
+
 #endif

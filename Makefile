@@ -118,8 +118,11 @@ coverage: $(VENV)/.built $(VENV)/.test ## Lines of Python and C that the tests r
 leaks: $(VENV)/.built $(VENV)/.test ## Every public call in a leak test
 	@$(BIN)/pytest tests/test_leaks.py $(ARGS)
 
-fuzz: ## Hours of hostile input
-	$(call todo,its code)
+# Where there is no wheel of atheris, fuzz says that it is skipped.
+SECONDS ?= 3600
+fuzz: $(VENV)/.built $(VENV)/.test ## Hostile text for every parser (SECONDS=3600 in all)
+	@$(BIN)/python -m pip --no-input --quiet install --only-binary :all: atheris || true
+	@$(BIN)/python fuzz $(SECONDS) $(ARGS)
 
 faults: ## Each system call of each operation made to fail
 	$(call todo,its code)

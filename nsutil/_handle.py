@@ -78,14 +78,15 @@ class NamespaceFile:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def __del__(self) -> None:
+    # The modules may be gone when the interpreter ends.
+    def __del__(self, close: Callable[[int], None] = os.close, dev_mode: bool = sys.flags.dev_mode) -> None:
         fd = getattr(self, "_fd", -1)
         if fd >= 0:
-            if sys.flags.dev_mode:
+            if dev_mode:
                 import warnings
 
                 warnings.warn(f"unclosed namespace {self!r}", ResourceWarning, stacklevel=2, source=self)
-            os.close(fd)
+            close(fd)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, NamespaceFile):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -457,3 +459,27 @@ def test_what_looks_like_a_literal(value: str) -> None:
     pytest.importorskip("IPython")
     found = attempt(jupyter.parse_line, f"uts --hostname '{value}'")
     assert found is None or found[0].hostname == value
+
+
+def test_nothing_is_said_when_the_interpreter_ends() -> None:
+    """Objects that live to the end outlive the modules that their methods use."""
+    code = "import nsutil, builtins; cycle = [nsutil.current('net')]; cycle.append(cycle); builtins.kept = cycle"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("target", ["filter", "idmap", "lsns", "mountinfo", "nsenter", "options", "subuid", "types"])
+def test_targets_of_the_fuzzer(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each reads its seeds, and rejects nothing but by what it documents."""
+    monkeypatch.syspath_prepend(str(support.ROOT / "fuzz"))
+    import targets
+
+    chosen = targets.TARGETS[target]
+    for seed in chosen.seeds:
+        chosen.read(seed)
+
+    @given(st.binary(max_size=40))
+    def check(data: bytes) -> None:
+        chosen(data)
+
+    check()

@@ -139,6 +139,26 @@ def test_ignored_signals_stay_ignored() -> None:
     assert int(done.stdout.split()[1], 16) & ~libc == 0b11
 
 
+@needs_unshare
+@needs_root
+def test_sigchld_may_be_ignored() -> None:
+    """By whoever starts it; the child's status is not lost, and the program has the default as with unshare(1)."""
+    code = (
+        "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+        "for name in ('SIGPIPE', 'SIGXFSZ'): signal.signal(getattr(signal, name), signal.SIG_DFL)\n"
+        "os.execvp(sys.argv[1], sys.argv[1:])"
+    )
+    ours, theirs = [sys.executable, "-m", "nsutil", "unshare"], ["unshare"]
+    for options in (["-f"], ["-f", "-m", "--map-user=0"], []):
+        found = []
+        for command in (ours, theirs):
+            argv = [sys.executable, "-c", code, *command, *options, "grep", "SigIgn", "/proc/self/status"]
+            found.append(tool(*argv, env=support_cli.ENV))
+        assert found[0] == found[1]
+    lost = tool(sys.executable, "-c", code, *ours, "-f", "--map-users=all", "sh", "-c", "exit 3", env=support_cli.ENV)
+    assert lost.status == 3
+
+
 def test_no_descriptor_is_inherited() -> None:
     for options in ([], ["-f", "--kill-child"], ["-mU", "--map-users=all"]):
         done = program("unshare", *options, "ls", "/proc/self/fd")

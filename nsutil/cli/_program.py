@@ -120,7 +120,11 @@ def _shell(env: Environment) -> bytes:
 
 
 def child(prog: str, func: Callable[[], object]) -> int:
-    """Fork; the child runs ``func`` and ends, never returning into our frames."""
+    """Fork; the child runs ``func`` and ends, never returning into our frames.
+
+    Where SIGCHLD was ignored the kernel would reap it unseen.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     pid = os.fork()
     if pid:
         return pid

@@ -70,7 +70,7 @@ Examples:
 """
 TYPES = {"mount": MNT, "uts": UTS, "ipc": IPC, "net": NET, "pid": PID, "cgroup": CGROUP, "user": USER, "time": TIME}
 SIOCGSKNS = 0x894C
-PR_SET_KEEPCAPS = 8
+PR_SET_DUMPABLE, PR_SET_KEEPCAPS = 4, 8
 ANY_ERROR = -1
 AT_FDCWD = -100
 O_PATH = os.O_PATH | os.O_CLOEXEC
@@ -330,6 +330,8 @@ class Entry:
     def joining(self) -> Steps:
         """Into the namespaces, then the cgroup, the root and the directory."""
         steps = PlanBuilder()
+        # Who is inside must not reach into a process that still has our rights; exec ends this.
+        steps.add("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0, label="hide from those inside")
         targets = [(steps.keep(fd), int(nstype)) for nstype, fd in self.fds.items()]
         if self.request.socket is not None:
             targets.append((self._socket(steps, self.request.socket), int(NET)))

@@ -429,6 +429,7 @@ def bind(request: Request, process: str) -> None:
 def main(argv: list[str]) -> int:
     """Run the command line; the exit status of a child, without --fork there is no return."""
     request, rest = parse(argv)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # as unshare(1), also for the program
     program = Program(rest)
     if request.keep_env is not None:
         names = [os.fsencode(name) for name in request.keep_env]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import support_cli
 from support import in_child, needs_program, needs_root
-from support_cli import PROBE, child_of, normal, nsutil, program, tool
+from support_cli import PACKAGE, PROBE, child_of, normal, nsutil, program, tool
 
 from nsutil import MNT, _ns
 
@@ -483,3 +483,23 @@ def test_help_and_version() -> None:
     assert "Examples:" in done.out
     assert nsutil("unshare", "-V").out.startswith("nsutil ")
     assert nsutil("unshare", "-h", "--nosuch").status == 0  # as getopt: what comes first counts
+
+
+@needs_root
+def test_nothing_is_imported_from_the_new_root(tmp_path: Path) -> None:
+    """A module that lies below --root, where ours would be looked for, never runs."""
+    below = tmp_path / str(PACKAGE / "nsutil").lstrip("/")
+    below.mkdir(parents=True)
+    for name in ("__init__", "doctor", "_causes", "_causes_mount", "_probe", "resource", "traceback"):
+        (below / f"{name}.py").write_text("open('/ran', 'w')")
+    for options in (
+        ["true"],
+        ["-S", "4294967295", "true"],
+        ["-w", "/nosuch", "true"],
+        ["-f", "--mount-proc=/nosuch", "true"],
+    ):
+        for debug in ([], ["--debug"]):
+            done = program("unshare", *debug, "-R", str(tmp_path), *options)
+            assert done.status in (1, 127)
+            assert done.err.splitlines()[-1].startswith("nsutil unshare: ")
+    assert not (tmp_path / "ran").exists()

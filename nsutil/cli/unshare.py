@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .._idmap import IdMap
+    Singles = dict[str, tuple[int, int]]
 
 PROG = "nsutil unshare"
 HELP = """\
@@ -372,32 +372,31 @@ def map_helper(request: Request) -> Helper | None:
     """The child that writes the maps from outside, where we cannot from inside."""
     if not (any(request.maps.values()) or (request.owner and any(v is not None for v in request.single.values()))):
         return None
-    from .._idmap import MapWriter, check_entries
+    from .._idmap import IdMap, MapWriter, check_entries
     from ._idranges import ranges, with_hole
 
     maps = {which: tuple(ranges(texts, which)) for which, texts in request.maps.items()}
     for which, one in _single_maps(request).items():
-        maps[which] = with_hole(maps[which], one)
+        maps[which] = with_hole(maps[which], IdMap(*one))
     for which, entries in maps.items():
         check_entries(f"{which}_map", entries)
     writer, pid = MapWriter(maps["uid"], maps["gid"], request.setgroups, os.geteuid()), os.getpid()
     return Helper(PROG, lambda: writer.writer(pid))
 
 
-def _single_maps(request: Request) -> dict[str, IdMap]:
-    from .._idmap import IdMap
-
+def _single_maps(request: Request) -> Singles:
+    """For "uid" and "gid" the id inside and our own outside."""
     own = {"uid": os.geteuid(), "gid": os.getegid()}
-    return {which: IdMap(inside, own[which]) for which, inside in request.single.items() if inside is not None}
+    return {which: (inside, own[which]) for which, inside in request.single.items() if inside is not None}
 
 
-def write_maps(request: Request, own: dict[str, IdMap]) -> None:
+def write_maps(request: Request, own: Singles) -> None:
     """The maps of our own id from inside; setgroups must be denied before the group's."""
     steps = PlanBuilder()
     if "gid" in own or request.setgroups == "deny":
         _write(steps, "setgroups", "deny")
-    for which, entry in own.items():
-        _write(steps, f"{which}_map", entry.line)
+    for which, (inside, outside) in own.items():
+        _write(steps, f"{which}_map", f"{inside} {outside} 1")
     if request.setgroups == "allow":
         _write(steps, "setgroups", "allow")
     steps.build().run()
@@ -457,7 +456,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def become_program(request: Request, program: Program, own: dict[str, IdMap] | None, parent: int = -1) -> None:
+def become_program(request: Request, program: Program, own: Singles | None, parent: int = -1) -> None:
     """The rest of the way, in the program's own process; no return."""
     if request.kill:
         follow_parent(request.kill, parent)
@@ -471,7 +470,7 @@ def become_program(request: Request, program: Program, own: dict[str, IdMap] | N
     program.execute()
 
 
-def run_child(request: Request, program: Program, own: dict[str, IdMap] | None, persist: Callable[[], None]) -> int:
+def run_child(request: Request, program: Program, own: Singles | None, persist: Callable[[], None]) -> int:
     """--fork: the program in a child, SIGINT and SIGTERM left to it."""
     parent = os.pidfd_open(os.getpid()) if request.kill else -1
     reader, writer = os.pipe()

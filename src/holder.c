@@ -52,9 +52,8 @@ become_init(void *arg)
                     "named",       NULL};
     sc(SYS_setsid, 0, 0, 0, 0, 0, 0);
     sc(SYS_close, 0, 0, 0, 0, 0, 0);
-    long error = h->life_fd < 0
-                     ? sc(SYS_close, 1, 0, 0, 0, 0, 0)
-                     : sc(SYS_dup3, h->life_fd, 1, 0, 0, 0, 0);
+    long error = h->life_fd < 0 ? sc(SYS_close, 1, 0, 0, 0, 0, 0)
+                                : sc(SYS_dup3, h->life_fd, 1, 0, 0, 0, 0);
     if (h->life_fd < 0 || error >= 0)
         error = sc(SYS_dup3, h->init_fd, 2, O_CLOEXEC, 0, 0, 0);
     if (error >= 0) {

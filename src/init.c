@@ -235,8 +235,8 @@ wait_for(int main_pid, int signal)
         reap(main_pid);
         watched[0].revents = watched[1].revents = 0;
         /* Where there is no signalfd to be had, looking again has to do. */
-        sc(__NR_ppoll, (long)watched, 2,
-           watched[0].fd < 0 ? (long)&pause : 0, 0, 0);
+        sc(__NR_ppoll, (long)watched, 2, watched[0].fd < 0 ? (long)&pause : 0,
+           0, 0);
         if (watched[0].revents)
             forward(watched[0].fd, main_pid);
         if (watched[1].revents) {

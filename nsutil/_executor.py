@@ -11,7 +11,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from . import _ns
 from ._errors import step_error
 from ._fork import Forked
-from ._forkserver import FAILED, JOB, NEW_WORKER, STARTED, STOP, STOP_SERVER, serve
+from ._forkserver import FAILED, JOB, NEW_WORKER, STARTED, STOP, STOP_SERVER, receive_with_fds, serve
 from ._outcome import restore
 from ._plan import close_all
 from ._types import MNT, PID, TIME, each
@@ -210,7 +210,7 @@ class _Server:
         with self._lock:
             try:
                 socket.send_fds(self._control, [NEW_WORKER], [fd])
-                return socket.recv_fds(self._control, 512, 1, socket.MSG_CMSG_CLOEXEC)[:2]
+                return receive_with_fds(self._control, 512)
             except OSError:
                 return b"", []
 

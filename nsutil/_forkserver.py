@@ -11,6 +11,7 @@ import pickle
 import select
 import signal
 import socket
+import sys
 import traceback
 
 from . import _ns
@@ -31,6 +32,7 @@ JOB, STOP = 32, 33
 # answers: STARTED with the worker's pidfd, FAILED followed by an errno.
 NEW_WORKER, STOP_SERVER = b"w", b"q"
 STARTED, FAILED = b"+", b"-"
+_FD_SIZE = 4
 # How long a worker that was told to stop may take, in milliseconds.
 PATIENCE = 1000
 
@@ -53,6 +55,13 @@ def serve(child: _ns.Child, control: socket.socket, foreign: socket.socket, pare
         traceback.print_exc()
     finally:
         os._exit(status)
+
+
+def receive_with_fds(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
+    """A message and the descriptors that came with it, close-on-exec: socket.recv_fds() drops its flags."""
+    room = socket.CMSG_SPACE(_FD_SIZE)
+    data, items, _, _ = sock.recvmsg(size, room, socket.MSG_CMSG_CLOEXEC)
+    return data, [int.from_bytes(item[2][:_FD_SIZE], sys.byteorder) for item in items]
 
 
 class _Server:
@@ -83,7 +92,7 @@ class _Server:
 
     def _answer(self) -> bool:
         """One request; False for the last."""
-        request, fds, _, _ = socket.recv_fds(self._control, 1, 1, socket.MSG_CMSG_CLOEXEC)
+        request, fds = receive_with_fds(self._control, 1)
         if request != NEW_WORKER:
             return False
         try:

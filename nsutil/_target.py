@@ -10,6 +10,7 @@ import os
 from operator import index
 
 from . import _ns
+from ._plan import close_all
 from ._types import NAMES, USER, NSType, each, name_of, parse_types
 
 TYPE_CHECKING = False
@@ -55,8 +56,8 @@ class Process:
     def __str__(self) -> str:
         return f"process {self.pid}"
 
-    def __del__(self) -> None:
-        os.close(self.pidfd)
+    def __del__(self, close: Callable[[list[int]], None] = close_all) -> None:
+        close([self.pidfd])
 
     def open(self, nstype: NSType) -> NamespaceFile:
         """The namespace file of that type."""

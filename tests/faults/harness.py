@@ -15,6 +15,7 @@ import os
 import pickle
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -175,11 +176,12 @@ def _is_deaf(tid: int) -> bool:
 
 
 def _never_waits(call: Call) -> bool:
-    """Whether the descriptor it works on is non-blocking."""
+    """Whether it works on a regular file, or on a non-blocking descriptor."""
     try:
-        with open(f"/proc/{call.tid}/fdinfo/{call.arguments[0]}") as file:
+        number = call.arguments[0]
+        with open(f"/proc/{call.tid}/fdinfo/{number}") as file:
             flags = next(line.split()[1] for line in file if line.startswith("flags"))
-        return bool(int(flags, 8) & os.O_NONBLOCK)
+        return bool(int(flags, 8) & os.O_NONBLOCK) or stat.S_ISREG(os.stat(f"/proc/{call.tid}/fd/{number}").st_mode)
     except (OSError, StopIteration):
         return False
 

@@ -17,7 +17,7 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 import support
 
@@ -168,11 +168,20 @@ def block_enter_pid_and_mnt() -> Run:
 # ------------------------------------------------------------------ thin calls and handles
 
 
+def end_with(test: Callable[[], bool]) -> NoReturn:
+    """End a child: with 0 where the test holds, 1 where not, 2 where it could not be made."""
+    status = 2
+    try:
+        status = int(not test())
+    finally:
+        os._exit(status)
+
+
 def wait_for(pid: int) -> None:
     """The end of a child that exits with 0 where it is as it should be."""
     _, status = os.waitpid(pid, 0)
-    if os.WIFSIGNALED(status):
-        raise nsutil.ChildDied("the child was killed", signal=os.WTERMSIG(status))
+    if os.WIFSIGNALED(status) or os.waitstatus_to_exitcode(status) == 2:
+        raise nsutil.ChildDied(f"the child ended with {status}")
     expect(status == 0, "what the child saw")
 
 
@@ -183,7 +192,7 @@ def clone_uts() -> Run:
     def body() -> None:
         pid = nsutil.clone(UTS)
         if pid == 0:
-            os._exit(inode(UTS) == own)
+            end_with(lambda: inode(UTS) != own)
         wait_for(pid)
 
     yield from again_and_again(body)
@@ -193,7 +202,7 @@ def clone_uts() -> Run:
 def clone_pid() -> None:
     pid = nsutil.clone(PID)
     if pid == 0:
-        os._exit(os.getpid() != 1)
+        end_with(lambda: os.getpid() == 1)
     wait_for(pid)
 
 

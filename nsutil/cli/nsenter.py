@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
+import time
 
 from .. import _ns
 from .._plan import PlanBuilder, pairs
@@ -449,11 +449,26 @@ def _drop_groups() -> bool:
 def mirror(pid: int) -> int:
     """Stop and continue with the child, and end as it ends."""
     while True:
-        _, status = os.waitpid(pid, os.WUNTRACED)
-        if not os.WIFSTOPPED(status):
-            return exit_like(status)
-        os.kill(os.getpid(), signal.SIGSTOP)
-        try:
+        found = os.waitid(os.P_PID, pid, os.WEXITED | os.WSTOPPED | os.WNOWAIT)
+        if found is None or found.si_code != os.CLD_STOPPED:
+            return exit_like(os.waitpid(pid, 0)[1])
+        if stays_stopped(pid):
+            os.waitpid(pid, os.WUNTRACED)
+            os.kill(os.getpid(), signal.SIGSTOP)
             os.kill(pid, signal.SIGCONT)
-        except ProcessLookupError as e:
-            raise CommandError(f"process {pid}: {os.strerror(e.errno or errno.ESRCH)}") from None
+
+
+def stays_stopped(pid: int) -> bool:
+    """Whether nobody is about to continue it.
+
+    Ctrl-Z and fg are for us as well as for the child: we may be awake again
+    before it is, and must not stop for what is over.
+    """
+    for _ in range(5):
+        time.sleep(0.01)
+        try:
+            if os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT | os.WNOHANG) is None:
+                return False
+        except ChildProcessError:  # it has ended, which was not asked for
+            return False
+    return True

@@ -124,8 +124,8 @@ fuzz: $(VENV)/.built $(VENV)/.test ## Hostile text for every parser (SECONDS=360
 	@$(BIN)/python -m pip --no-input --quiet install --only-binary :all: atheris || true
 	@$(BIN)/python fuzz $(SECONDS) $(ARGS)
 
-faults: ## Each system call of each operation made to fail
-	$(call todo,its code)
+faults: $(VENV)/.built $(VENV)/.test ## Each system call of each operation made to fail
+	@$(BIN)/python tests/faults/harness.py $(ARGS)
 
 soak: ## All operations from 8 threads for an hour
 	$(call todo,its code)

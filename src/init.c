@@ -205,6 +205,21 @@ forward(int fd, int main_pid)
 }
 
 
+/* Where there is no signalfd to be had: wait a little for one signal and hand
+ * it on. */
+static void
+forward_waiting(const mask_t *all, int main_pid)
+{
+    const struct __kernel_timespec pause = {0, 10 * 1000 * 1000};
+    siginfo_t info;
+    long number = sc(__NR_rt_sigtimedwait, (long)all, (long)&info,
+                     (long)&pause, sizeof *all, 0);
+    if (number > 0 && main_pid && number != SIGCHLD
+        && info.si_code != SI_KERNEL)
+        sc(__NR_kill, main_pid, number, 0, 0, 0);
+}
+
+
 /* Keep nothing of the process that started this but what the job needs. */
 static void
 settle(const mask_t *all)
@@ -222,7 +237,7 @@ settle(const mask_t *all)
 __attribute__((noreturn)) static void
 wait_for(int main_pid, int signal)
 {
-    const struct __kernel_timespec pause = {0, 10 * 1000 * 1000};
+    const struct __kernel_timespec at_once = {0, 0};
     mask_t all = ~0ul;
     struct pollfd watched[2];
     settle(&all);
@@ -234,9 +249,10 @@ wait_for(int main_pid, int signal)
     for (;;) {
         reap(main_pid);
         watched[0].revents = watched[1].revents = 0;
-        /* Where there is no signalfd to be had, looking again has to do. */
-        sc(__NR_ppoll, (long)watched, 2, watched[0].fd < 0 ? (long)&pause : 0,
-           0, 0);
+        if (watched[0].fd < 0)
+            forward_waiting(&all, main_pid);
+        sc(__NR_ppoll, (long)watched, 2,
+           watched[0].fd < 0 ? (long)&at_once : 0, 0, 0);
         if (watched[0].revents)
             forward(watched[0].fd, main_pid);
         if (watched[1].revents) {

@@ -7,6 +7,9 @@ import re
 import subprocess
 from functools import lru_cache
 
+# What the headers may be too old for.
+NEWER = {"cachestat": 451, "fchmodat2": 452, "statmount": 457, "listmount": 458, "listns": 470}
+
 
 @lru_cache(maxsize=1)
 def numbers() -> dict[str, int]:
@@ -14,7 +17,7 @@ def numbers() -> dict[str, int]:
     source = "#include <sys/syscall.h>\n"
     text = subprocess.run(["cc", "-E", "-dM", "-"], input=source, check=True, capture_output=True, text=True).stdout
     found = dict(re.findall(r"#define __NR_(\w+) (\d+)", text))
-    return {name: int(number) for name, number in found.items()}
+    return {**NEWER, **{name: int(number) for name, number in found.items()}}
 
 
 @lru_cache(maxsize=1)
@@ -113,6 +116,7 @@ ERRORS: dict[str, tuple[str, ...]] = {
     "sched_setaffinity": ("EPERM",),
     "sendmsg": ("EINTR", "ENOBUFS"),
     "sendto": ("EINTR", "ENOBUFS"),
+    "signalfd4": ("EMFILE", "ENOMEM"),
     "setdomainname": ("EPERM",),
     "setgid": ("EPERM",),
     "setgroups": ("ENOMEM", "EPERM"),

@@ -122,7 +122,7 @@ class Supervisor:
 
     def _act(self, call: Call, action: str, role: str) -> float | None:
         self.fired = True
-        name = calls.names()[call.number]
+        name = calls.names().get(call.number, str(call.number))
         self.detail = _detail(name, call)
         if action == "delay":
             return DELAY

@@ -93,7 +93,7 @@ def _text(error: BaseException) -> str:
 
 def perform(name: str, report: dict[str, Any]) -> None:
     """The operation with the fault in it, a look around, and once more without."""
-    generator = operations.OPERATIONS[name]()
+    generator = operations.make(name)
     body = next(generator)
     before = state()
     mark(BEGIN)
@@ -119,7 +119,7 @@ def in_words(changed: dict[str, tuple[Any, Any]]) -> dict[str, str]:
 def perform_apart(name: str, report: dict[str, Any]) -> None:
     """The operation in a child that will be killed in it; what stays of it is looked for here."""
     support.prctl(PR_SET_CHILD_SUBREAPER, 1)
-    generator = operations.OPERATIONS[name]()
+    generator = operations.make(name)
     body = next(generator)
     before = state()
     before["mounts"] = {line: count for line, count in before["mounts"].items() if not _is_name(line)}

@@ -1,0 +1,111 @@
+"""A sample of what `make faults` tries, and every kind of point that did not hold once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from faults import notify
+from faults.harness import Point, Session, Tally, judge, sample
+from faults.operations import OPERATIONS
+
+reason = notify.supported()
+pytestmark = [
+    pytest.mark.skipif(reason is not None, reason=str(reason)),
+    pytest.mark.xdist_group("faults"),
+    pytest.mark.timeout(240),
+]
+
+SAMPLE = 80
+
+# (operation, role, call, error): what was wrong there.
+FORMER = {
+    ("block_several", "main", "ioctl", "EPERM"): "a handle of the inside that could not be made left its descriptor",
+    ("run_mapped", "main", "pipe2", "EMFILE"): "the first pipe of the mapper stayed open",
+    ("run_mapped", "main", "clone3", "ENOMEM"): "no thread, and four descriptors stayed open",
+    ("run_mapped", "main", "write", "EIO"): "the started program was lost",
+    ("run_entered", "child", "setns", "kill"): "a joiner that was killed left the caller waiting for ever",
+    ("run_watched", "init", "signalfd4", "EMFILE"): "without a signalfd init waited for ever",
+    ("run_watched", "child", "dup3", "EMFILE"): "init watched whatever lay on its descriptor",
+    ("named_pid", "child", "dup3", "EMFILE"): "the same, for a name's sake",
+    ("executor", "main", "socketpair", "EMFILE"): "an exception in a finalizer",
+    ("executor", "thread", "close", "EIO"): "the pidfd of a worker stayed open",
+    ("create", "child", "sethostname", "kill"): "a killed holder stayed a zombie",
+    ("named_mnt", "main", "newfstatat", "ENOMEM"): "a name stayed though its making raised",
+    ("named_user", "main", "ioctl", "ENOTTY"): "a name stayed though its making raised",
+    ("named_net", "main", "ioctl", "EPERM"): "a name stayed though its making raised",
+    ("remove_net", "main", "unlink", "EACCES"): "a name that could not be deleted was no namespace any more",
+    ("remove_pid", "main", "unlink", "EACCES"): "its processes were killed though the name stayed",
+    ("remove_several", "main", "flock", "ENOLCK"): "the lock stayed, and the next remove() waited for ever",
+    ("remove_net", "main", "newfstatat", "EACCES"): "nothing was removed, without a word",
+}
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[Session]:
+    with Session() as session:
+        yield session
+
+
+def run(session: Session, points: list[Point]) -> Tally:
+    tally = Tally()
+    for point in points:
+        tally.add(session.try_point(point))
+    return tally
+
+
+def failures(tally: Tally) -> str:
+    return "\n".join(f"{verdict.point} ({verdict.detail}): {verdict.problems}" for verdict in tally.violations)
+
+
+def test_a_sample(session: Session) -> None:
+    """Points spread evenly over all operations, the same ones each time as long as the calls are the same."""
+    points = [point for name in OPERATIONS for point in session.points(name)]
+    assert len(points) > 5000
+    tally = run(session, sample(points, len(points) // SAMPLE))
+    assert not tally.violations, failures(tally)
+    assert tally.held > SAMPLE * 3 // 4
+
+
+@pytest.mark.parametrize("former", FORMER, ids=" ".join)
+def test_what_did_not_hold_once(session: Session, former: tuple[str, str, str, str]) -> None:
+    operation, role, call, action = former
+    points = [p for p in session.points(operation) if (p.role, p.call, p.action) == (role, call, action)]
+    tally = run(session, points)
+    assert not tally.violations, failures(tally)
+    assert tally.held, "this call is not made any more: find where it went"
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        {"outcome": ("returned", [], "", 0), "changed": {"fds": "fds: {} -> {7: 'pipe'}"}},
+        {"outcome": ("raised", ["KeyError", "Exception"], "", 0), "changed": {}},
+        {"outcome": ("raised", ["InterruptedError", "OSError"], "", 0), "changed": {}},
+        {"outcome": ("raised", ["WrongResult", "Exception"], "", 0), "changed": {}},
+        {"outcome": ("raised", ["OSError"], "", 0), "changed": {"cwd": "cwd"}},
+        {"outcome": ("raised", ["RestoreError", "RuntimeError"], "", 0x4000000), "changed": {"cwd": "cwd"}},
+        {"outcome": ("returned", [], "", 0), "changed": {}, "again": ("raised", [], "", 0)},
+        {"hung": ["1 python"]},
+        {"left": ["1 sleep"]},
+        {"broken": "no report"},
+    ],
+)
+def test_the_judge_objects(report: dict[str, object]) -> None:
+    assert list(judge(Point("block", "main", "read", 1, "EINTR"), report))
+
+
+def test_the_judge_lets_pass_what_restore_error_says() -> None:
+    changed = {"namespaces": "uts", "host name": "x"}
+    report = {"outcome": ("raised", ["RestoreError", "RuntimeError"], "", 0x4000000), "changed": changed}
+    assert list(judge(Point("block", "main", "setns", 2, "EPERM"), report)) == []
+
+
+def test_the_harness_notices_what_is_left(session: Session) -> None:
+    """An operation that loses its descriptor where a call fails."""
+    points = [p for p in session.points("careless") if (p.call, p.action) == ("getcwd", "ENOENT")]
+    assert len(points) == 1
+    verdict = session.try_point(points[0])
+    assert verdict.fired
+    assert len(verdict.problems) == 1
+    assert "fds" in verdict.problems[0]

@@ -69,12 +69,12 @@ class Incidents(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         self.env.note_dependency(str(ROWS))
         tests = marked_tests()
-        lines = ["````{list-table}", ":header-rows: 1", ":class: incidents", ":widths: 6 40 32 22", ""]
-        lines += _row("", "What went wrong", "What holds here", "Tests")
+        lines = ["````{list-table}", ":header-rows: 1", ":class: incidents", ":widths: 8 36 56", ""]
+        lines += _row("", "What went wrong", "What holds here, and the tests of it")
         for ident, row in rows().items():
             if ident.startswith(self.arguments[0]):
                 names = "<br>".join(f"`{test}`" for test in tests.get(ident, ()))
-                lines += _row(ident, f"{row['what']} *{row['source']}*", row["holds"], names or "none yet")
+                lines += _row(ident, f"{row['what']} *{row['source']}*", f"{row['holds']}<br>{names or 'no test yet'}")
         lines.append("````")
         node = nodes.container()
         self.state.nested_parse(StringList(lines, source=str(ROWS)), 0, node)

@@ -51,7 +51,9 @@ def test_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert (support.mounts(), support.children()) == (mounts, children)
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     assert outputs
-    assert [output.text for output in outputs if output.get("name") == "stderr"] == []
+    told = [output.text for output in outputs if output.get("name") == "stderr"]
+    # From 3.12 on a fork in a kernel, which has threads, warns.
+    assert [text for text in told if "is multi-threaded" not in text] == []
     if path.stem == "network":
         assert any("image/png" in output.get("data", {}) for output in outputs)
     if path.stem == "container":

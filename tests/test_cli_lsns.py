@@ -92,6 +92,7 @@ def test_output_is_the_same(folder: Path) -> None:
 
 
 @needs_lsns
+@pytest.mark.serial
 def test_output_in_the_c_locale(folder: Path) -> None:
     env = {**ENV, "LC_ALL": "C"}
     found = scene(folder, [ours(""), "lsns", ours("-T"), "lsns -T", ours("-rT"), "lsns -rT"], env)

@@ -311,7 +311,7 @@ ACTING += [
     "send",
     "release",
 ]
-NOT_HERE = ["clone", "receive", "spawn", "chrooted", "Plan", "run_plan", "Child", "Block", "Guard"]
+NOT_HERE = ["clone", "receive", "run", "spawn", "chrooted", "Plan", "run_plan", "Child", "Block", "Guard"]
 
 
 def test_no_entry_point_is_missing() -> None:

@@ -38,7 +38,10 @@ const struct kind kinds[KINDS] = {
 
 static _Thread_local struct block *top;
 static _Thread_local int broken;
-static _Thread_local int returnable;    /* types known to allow setns back */
+/* Types known to allow setns back, in this process: a forked child may be in
+ * another user namespace. */
+static _Thread_local int returnable;
+static _Thread_local unsigned returnable_in;
 static atomic_uint generation;
 static atomic_int pidfd_works;          /* 0 untried, 1 yes, -1 no */
 
@@ -203,7 +206,7 @@ own_inode(const struct kind *kind)
 
 /* How many threads this process has, as the kernel counts them; libc knows
  * of processes that never had a second one. */
-static int
+int
 thread_count(void)
 {
     struct stat st;
@@ -246,6 +249,9 @@ is_admin(void)
 static int
 check_return(const struct block *block, int types)
 {
+    if (returnable_in != block->generation)
+        returnable = 0;
+    returnable_in = block->generation;
     for (int i = 0; i < KINDS_SAVED; i++) {
         int flag = kinds[i].flag;
         if (!(types & flag & ~returnable & RETURN_TRIED))

@@ -64,16 +64,6 @@ class WrongNamespaceType(ValueError):
     """A namespace of another type than the one asked for."""
 
 
-class StepError(OSError):
-    """Never raised itself: the attributes that OSErrors of a failed step carry.
-
-    ``step`` is the label of the step, ``hint`` a likely reason.
-    """
-
-    step: str
-    hint: str | None
-
-
 def step_error(err: int, step: str, filename: str | bytes | None = None, context: Iterable[str] = ()) -> OSError:
     """The OSError for a failed step, with ``step``, ``hint`` and a note.
 
@@ -95,9 +85,7 @@ def _hint(err: int, step: str, context: Iterable[str]) -> str | None:
     """The doctor's sentence; a hint must never replace the error it explains."""
     try:
         from .doctor import hint
-    except ImportError:
-        return None
-    try:
+
         return hint(err, step, tuple(context))
     except Exception:  # pragma: no cover - whatever goes wrong here matters less
         return None

@@ -12,6 +12,7 @@ import re
 from itertools import pairwise
 
 from ._errors import step_error
+from ._privilege import has_capability
 from ._value import Value
 
 TYPE_CHECKING = False
@@ -312,7 +313,7 @@ class MapWriter:
         if not maps:
             return
         alone = which == "uid" or self.setgroups == "deny"
-        if _has_capability(_CAPABILITY[which]) or (alone and _is_own(maps, _own_id(which))):
+        if has_capability(_CAPABILITY[which]) or (alone and _is_own(maps, _own_id(which))):
             _write(pid, f"{which}_map", text_of(maps))
         else:
             run_helper(pid, which, maps)
@@ -371,12 +372,6 @@ def _write(pid: int, name: str, text: str) -> None:
     builder = PlanBuilder()
     _add_write(builder.add, pid, name, text)
     builder.build().run()
-
-
-def _has_capability(number: int) -> bool:
-    with open("/proc/thread-self/status") as file:
-        effective = next((int(line.split()[1], 16) for line in file if line.startswith("CapEff:")), 0)
-    return bool(effective >> number & 1)
 
 
 def run_helper(pid: int, which: str, maps: Sequence[IdMap]) -> None:

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from ._file import NamespaceFile, NamespaceReference
     from ._types import Types
 
-NO_NEW_CALLS = "NSUTIL_NO_NEW_CALLS" in os.environ
-
 
 class Process:
     """A process held by its pidfd: it can end, but never turn into another."""
@@ -176,7 +174,9 @@ def join_process(process: Process, types: NSType | None) -> list[Join]:
             raise ValueError(f"{process} is in this process's own user namespace, which cannot be joined again")
         if types is not None or not same:
             chosen.append((nstype, identity))
-    if NO_NEW_CALLS:
+    from ._handle import newer_calls
+
+    if not newer_calls():
         return [_join_file(process.open(nstype), process) for nstype, _ in chosen]
     every = NSType(sum(nstype for nstype, _ in chosen))
     return [Join(process, every, tuple(identity for _, identity in chosen), process)] if chosen else []

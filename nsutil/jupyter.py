@@ -144,8 +144,8 @@ def _literal(text: str) -> object:
 
 
 def _recipe(types: NSType, options: dict[str, Any]) -> Namespace:
+    from ._privilege import privileged
     from ._recipe import Namespace
-    from .pytest_plugin import privileged
 
     return Namespace(**privileged(options, types))
 

@@ -16,7 +16,8 @@ import warnings
 
 import pytest
 
-from ._types import USER, NSType, parse_types
+from ._privilege import needs_user, privileged
+from ._types import NSType, parse_types
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,20 +94,6 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 
 
 # -------------------------------------------------------------- one test
-
-
-def needs_user() -> bool:
-    """Whether this process may not make namespaces without USER (CAP_SYS_ADMIN is bit 21)."""
-    with open("/proc/self/status") as file:
-        effective = next(line.split()[1] for line in file if line.startswith("CapEff:"))
-    return not int(effective, 16) >> 21 & 1
-
-
-def privileged(options: dict[str, Any], types: NSType) -> dict[str, Any]:
-    """The options of a recipe, with USER where there is no other way."""
-    if types and not types & USER and needs_user():
-        return {"uid_map": "root", **options, "new": types | USER}
-    return {**options, "new": types}
 
 
 def _recipe_of(item: pytest.Item) -> Namespace | None:

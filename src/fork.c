@@ -1,33 +1,10 @@
 /* fork() for children that run Python; see fork.h. */
 #include "fork.h"
 
+#include "nsthread.h"
+
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
-
-
-/* The threads of this process as the kernel counts them (field 20 of
- * proc_pid_stat(5)); 1 where /proc cannot tell. */
-static int
-thread_count(void)
-{
-    char text[1024];
-    int fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-    if (fd >= 0)
-        close(fd);
-    if (n <= 0)
-        return 1;
-    text[n] = '\0';
-    /* The command, field 2, may hold blanks and parentheses itself. */
-    char *field = strrchr(text, ')');
-    for (int i = 2; field && i < 20; i++)
-        field = strchr(field + 1, ' ');
-    return field ? atoi(field + 1) : 1;
-}
 
 
 /* The directory of this package with a final slash, or NULL with an

@@ -51,7 +51,10 @@ bool newer_calls(void);
 /* The id of the calling thread. */
 pid_t thread_id(void);
 
-/* How many threads this process has, once those that were joined a moment ago
+/* How many threads this process has, as the kernel counts them. */
+int thread_count(void);
+
+/* The same, once those that were joined a moment ago
  * are gone: waits up to 10 ms for there to be one. */
 int lasting_threads(void);
 

@@ -18,10 +18,6 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#ifndef OPS_OF_SPAWN
-#define OPS_OF_SPAWN
-#endif
-
 
 /* No errno is touched, since a vfork child shares it with its parent. */
 long
@@ -334,7 +330,6 @@ static const struct op ops[] = {
     COMPOSITE(write_proc, 3),
     CREDENTIAL_OPS
     MOUNT_OPS
-    OPS_OF_SPAWN
 };
 /* clang-format on */
 

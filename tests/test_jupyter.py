@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 
 import pytest
@@ -81,3 +82,15 @@ def test_errors(execute):
     assert outputs[4][0][0] == "ChildDied"
     assert "--hostname needs a value" in outputs[5][0][1]
     assert outputs[6] == [("execute_result", "2")]
+
+
+def test_the_magics_need_no_pytest():
+    """Only a test run has it; a notebook's environment need not."""
+    code = (
+        "import sys; sys.modules['pytest'] = None\n"
+        "from nsutil.jupyter import parse_line\n"
+        "print(parse_line('uts --hostname box --export a')[1])"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "['a']\n", done.stderr

@@ -1,0 +1,30 @@
+"""What this process may do, and what an ordinary user needs in addition."""
+
+from __future__ import annotations
+
+from ._types import USER, NSType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+CAP_SYS_ADMIN = 21
+
+
+def has_capability(number: int) -> bool:
+    """Whether the calling thread has that capability in effect (capabilities(7))."""
+    with open("/proc/thread-self/status") as file:
+        effective = next((int(line.split()[1], 16) for line in file if line.startswith("CapEff:")), 0)
+    return bool(effective >> number & 1)
+
+
+def needs_user() -> bool:
+    """Whether this thread may not make namespaces without USER."""
+    return not has_capability(CAP_SYS_ADMIN)
+
+
+def privileged(options: dict[str, Any], types: NSType) -> dict[str, Any]:
+    """The options of a recipe, with USER where there is no other way."""
+    if types and not types & USER and needs_user():
+        return {"uid_map": "root", **options, "new": types | USER}
+    return {**options, "new": types}

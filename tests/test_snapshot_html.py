@@ -93,6 +93,8 @@ def test_the_page_needs_nothing_else() -> None:
         for name in ("src", "href", "action"):
             assert (attributes.get(name) or "data:,") == "data:,"
     assert "default-src 'none'" in text
+    # The page without rows: the command lines of this machine may hold any of these words.
+    text = snapshot().filter("false").to_html()
     assert not re.search(r"https?:|url\(|@import|fetch\(|XMLHttp|innerHTML|document\.write|eval\(", text)
 
 

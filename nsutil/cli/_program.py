@@ -140,6 +140,17 @@ def child(prog: str, func: Callable[[], object]) -> int:
         os._exit(status)
 
 
+def tell(writer: int) -> None:
+    """A byte down a pipe; one who is gone has ended for a reason that is reported otherwise."""
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    try:
+        os.write(writer, b"1")
+    except BrokenPipeError:
+        pass
+    finally:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+
+
 class Helper:
     """A child made before the namespaces change, to act from outside later.
 
@@ -160,7 +171,7 @@ class Helper:
 
     def go(self) -> None:
         """Let it run, and wait until it is done; CommandError when it failed."""
-        os.write(self._writer, b"1")
+        tell(self._writer)
         self.close()
 
     def close(self) -> None:
@@ -169,8 +180,10 @@ class Helper:
             os.close(self._writer)
             pid, self.pid = self.pid, 0
             _, status = os.waitpid(pid, 0)
+            if os.WIFSIGNALED(status):
+                raise CommandError(f"a helper process was ended by signal {os.WTERMSIG(status)}")
             if status:
-                raise CommandError(None)
+                raise CommandError(None)  # it has told why
 
 
 def exit_like(status: int) -> int:

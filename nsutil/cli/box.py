@@ -25,10 +25,11 @@ HELP = """\
 Usage: nsutil box [OPTIONS] ROOT [PROGRAM [ARGUMENT...]]
        nsutil box [OPTIONS] [-- PROGRAM [ARGUMENT...]]
 
-Run a program (by default a shell) in a container: all eight namespaces new,
-nsutil's init as PID 1, /proc, /sys, /dev, /tmp and /run of its own, few
-capabilities and no way to gain more. ROOT is a directory with a system in it.
-Without it the root is that of the host, read-only, mounts below it too.
+Run a program (by default a shell) in a container: new namespaces of all types
+(TIME where a clock is set), nsutil's init as PID 1, /proc, /sys, /dev, /tmp and
+/run of its own, few capabilities and no way to gain more. ROOT is a directory
+with a system in it. Without it the root is that of the host, read-only, mounts
+below it too.
 
 Whoever starts it is root inside and nobody in particular outside: an ordinary
 user stays that user, root becomes the first of the ids 100000 to 165535.

@@ -188,8 +188,11 @@ def state() -> Rows:
 
 
 def _children() -> str:
-    with open(f"/proc/self/task/{os.getpid()}/children") as file:
-        return file.read().strip()
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children") as file:
+            return file.read().strip()
+    except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
+        return ""
 
 
 # ------------------------------------------------------------- the drawing

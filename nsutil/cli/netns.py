@@ -177,27 +177,18 @@ def _route() -> Route:
     return Route()
 
 
-def _open_names() -> dict[str, int]:
-    """A descriptor for each name that is a namespace."""
-    found = {}
-    for name in named.list(NET):
-        try:
-            with named.open(name) as file:
-                found[name] = os.dup(file.fileno())
-        except (OSError, ValueError):
-            continue
-    return found
-
-
 def _numbers_of_names() -> dict[str, int]:
-    """The numbers that names have here."""
-    opened = _open_names()
-    if not opened:
+    """The numbers that names have here; what is no namespace, or out of reach, has none."""
+    names = named.list(NET)
+    if not names:
         return {}
     route, found = _route(), {}
-    for name, fd in opened.items():
-        number = route.number(fd)
-        os.close(fd)
+    for name in names:
+        try:
+            with named.open(name) as file:
+                number = route.number(file.fileno())
+        except (OSError, ValueError):
+            continue
         if number >= 0:
             found[name] = number
     return found

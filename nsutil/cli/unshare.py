@@ -9,7 +9,7 @@ import signal
 from .._plan import PlanBuilder
 from .._types import CGROUP, IPC, MNT, NET, PID, TIME, USER, UTS, NSType, each, name_of
 from ._args import Arguments, CommandError, UsageError, signed, unsigned
-from ._program import Helper, Program, child, exit_like, seal_imports
+from ._program import Helper, Program, child, exit_like, seal_imports, tell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -486,7 +486,7 @@ def run_child(request: Request, program: Program, own: Singles | None, persist: 
     os.close(reader)
     try:
         persist()
-        os.write(writer, b"1")
+        tell(writer)
     finally:
         os.close(writer)
     if request.forward:

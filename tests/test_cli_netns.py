@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shlex
 import shutil
 import subprocess
@@ -12,11 +13,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import needs_program, needs_root
-from support_cli import ENV, nsutil
+from support import in_child, must, needs_program, needs_root, private_run
+from support_cli import ENV, Done, nsutil
+
+from nsutil import NET
 
 needs_ip = needs_program("ip")
 NETNS = f'{shlex.quote(sys.executable)} -m nsutil netns "$@"'
+MS_BIND = 0x1000
 MISUSE = 255  # of ip; ours is 1, as everywhere
 
 pytestmark = needs_root
@@ -150,6 +154,29 @@ def test_monitor(tmp_path: Path) -> None:
     start = "mkfifo fifo; set -m; NETNS monitor > fifo & exec 7< fifo; sleep 0.5"
     lines = [f"{start}; ip netns add one; {read}; ip netns delete one; {read}; kill -INT $!; wait $!"]
     assert world(f"exec {NETNS}", tmp_path, lines) == [("add one\ndelete one\n", 130)]
+
+
+@pytest.mark.parametrize("line", ["list", "list-id", "identify", "--all delete"])
+def test_many_names_and_few_descriptors(line: str) -> None:
+    """Names are opened one after the other."""
+
+    def body() -> tuple[Done, int]:
+        private_run()
+        must("unshare", int(NET))
+        Path("/run/netns").mkdir()
+        for number in range(400):
+            path = f"/run/netns/n{number}"
+            Path(path).touch()
+            must("mount", b"/proc/self/ns/net", path.encode(), None, MS_BIND, None)
+        assert nsutil("netns", "set", "n7", "12").status == 0
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        return nsutil("netns", *line.split()), len(os.listdir("/run/netns"))
+
+    done, left = in_child(body)
+    assert (done.status, done.err) == (0, "")
+    assert done.out.count("(id: 12)\n") == (400 if line == "list" else 0)
+    assert done.out.count("\n") == {"list": 400, "identify": 400, "list-id": 1}.get(line, 0)
+    assert left == (0 if "delete" in line else 400)
 
 
 def test_needs_rights() -> None:

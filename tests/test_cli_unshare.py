@@ -7,15 +7,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import support_cli
-from support import in_child, needs_program, needs_root
+from support import children, in_child, needs_program, needs_root
 from support_cli import PACKAGE, PROBE, child_of, normal, nsutil, program, tool
 
 from nsutil import MNT, _ns
+from nsutil.cli import _program, unshare
 
 needs_unshare = needs_program("unshare")
 ENV = {"PATH": os.environ["PATH"], "HOME": "/", "X": "a b", "SHELL": "/bin/sh"}
@@ -503,3 +504,37 @@ def test_nothing_is_imported_from_the_new_root(tmp_path: Path) -> None:
             assert done.status in (1, 127)
             assert done.err.splitlines()[-1].startswith("nsutil unshare: ")
     assert not (tmp_path / "ran").exists()
+
+
+# A child that ends too early: each runs in a process with signals as a command has them.
+
+
+def ended(run: Callable[[], object]) -> int:
+    def body() -> None:
+        _program.default_signals()
+        run()
+
+    return os.waitstatus_to_exitcode(os.waitpid(_program.child("nsutil unshare", body), 0)[1])
+
+
+def kill(pid: int) -> None:
+    """Kill a child, and leave it to be waited for."""
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
+def test_forked_child_killed_before_it_may_start() -> None:
+    """The command ends as its child did, not by SIGPIPE."""
+    request, rest = unshare.parse(["--fork", "true"])
+    true = _program.Program(rest)
+    assert ended(lambda: unshare.run_child(request, true, None, lambda: kill(*children()))) == -signal.SIGKILL
+
+
+def test_helper_killed(capfd: pytest.CaptureFixture[str]) -> None:
+    def run() -> None:
+        helper = _program.Helper("nsutil unshare", lambda: None)
+        kill(helper.pid)
+        helper.go()
+
+    assert ended(run) == 1
+    assert capfd.readouterr().err == "nsutil unshare: a helper process was ended by signal 9\n"

@@ -6,11 +6,12 @@ import os
 import re
 
 import pytest
-from support import in_child, needs_root, no_leaks
+from support import in_child, must, needs_root, no_leaks, private_mounts
 from support_cli import nsutil, program, terminal
 
 from nsutil import USER, _ns
 from nsutil._types import NAMES
+from nsutil.cli import demo
 
 MAKES_ALL = "Nothing has changed outside.\n"
 
@@ -78,6 +79,18 @@ def test_what_is_not_possible_is_explained() -> None:
     assert re.search(r"not possible here: .*UTS.*No space left on device.*max_uts_namespaces", out)
     assert "message queues 0                         1" in out
     assert "1 of 2 could not be shown" in out
+
+
+@needs_root
+def test_kernel_that_lists_no_children() -> None:
+    """One without CONFIG_PROC_CHILDREN: here the directory above is covered."""
+
+    def body() -> str:
+        private_mounts()
+        must("mount", b"none", f"/proc/{os.getpid()}/task".encode(), b"tmpfs", 0, None)
+        return demo._children()
+
+    assert in_child(body) == ""
 
 
 def test_color_on_a_terminal() -> None:

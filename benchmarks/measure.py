@@ -4,6 +4,9 @@ Every round runs one batch of each method, in an order that is shuffled anew;
 what disturbs the machine for a while then disturbs all of them.  Before the
 first round each method is warmed up, and its batch made long enough for the
 clock.  A slow method takes part in some of the rounds only.
+
+A ratio of two methods is the median of their ratios in each round that both
+took part in: what slows a whole round down does not show in it.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from floors import Floors
 from peers import Skip
 
 Batch = Callable[[int], float]  # so many operations; the nanoseconds they took
+Samples = dict[int, float]  # for each operation, by round
 
 BATCH_NS = 2_000_000
 MOST_PER_BATCH = 1000
@@ -42,7 +46,7 @@ class Method:
     pause: float = 0.0
     count: int = 1
     stride: int = 1
-    samples: list[float] = field(default_factory=list)
+    samples: Samples = field(default_factory=dict)
 
     def warm_up(self) -> None:
         """Run it a few times and see how long a batch must be."""
@@ -52,11 +56,11 @@ class Method:
         self.count = max(1, min(MOST_PER_BATCH, int(BATCH_NS / cost)))
         self.stride = max(1, round(cost * self.count / (5 * BATCH_NS)))
 
-    def measure(self) -> None:
-        """One sample, after an operation that is not timed: a fork by the method
+    def measure(self, number: int) -> None:
+        """The sample of a round, after an operation that is not timed: a fork by the method
         before it write-protects our pages, and who comes next would pay for that."""
         self.batch(1)
-        self.samples.append(self.batch(self.count) / self.count)
+        self.samples[number] = self.batch(self.count) / self.count
         if self.pause:
             time.sleep(self.pause)
 
@@ -77,7 +81,7 @@ class Check:
 
 @dataclass
 class Figures:
-    """What came of a method."""
+    """What came of a method; ``ratio``: to the first floor of the row."""
 
     name: str
     kind: str
@@ -86,6 +90,7 @@ class Figures:
     low: float
     high: float
     samples: int
+    ratio: float | None = None
 
 
 def loop(operation: Callable[[], object]) -> Batch:
@@ -140,8 +145,8 @@ class Bench:
         self.skipped: dict[str, str] = {}
         self.notes: list[str] = []
         self.methods: list[Method] = []
-        self.figures: list[Figures] = []
         self.checks: list[Check] = []
+        self._recorded: list[Method] = []
         self._wanted: list[tuple[str, str, str, float, bool]] = []
         self._differences: list[tuple[str, str, str, float]] = []
 
@@ -186,29 +191,29 @@ class Bench:
         """A target for a figure that is not a ratio of two medians."""
         self.checks.append(Check(what, value, limit, at_most))
 
-    def record(self, name: str, kind: str, samples: list[float]) -> None:
+    def record(self, name: str, kind: str, samples: Samples) -> None:
         """Figures that were measured by other means."""
         if samples:
-            self.figures.append(_figures(name, kind, samples))
+            self._recorded.append(Method(name, kind, _never, samples=samples))
 
     # ------------------------------------------------------------- measuring
 
     def run(self) -> None:
         """Measure all methods for the row's time, and see about the targets."""
         try:
+            for method in self.methods:
+                method.warm_up()
             if self.methods:
-                for method in self.methods:
-                    method.warm_up()
                 self._rounds()
-                self.figures += [_figures(m.name, m.kind, m.samples) for m in self.methods]
         finally:
             self.stack.close()
-        medians = {figures.name: figures.median for figures in self.figures}
+        by_name = {method.name: method.samples for method in (*self.methods, *self._recorded)}
         for what, name, against, limit, most in self._wanted:
-            if name in medians and against in medians:
-                self.checks.append(Check(what, medians[name] / medians[against], limit, most))
+            if name in by_name and against in by_name:
+                self.checks.append(Check(what, _ratio(by_name[name], by_name[against]), limit, most))
         for what, name, against, limit in self._differences:
-            self.checks.append(Check(what, medians[name] - medians[against], limit))
+            value = statistics.median(by_name[name].values()) - statistics.median(by_name[against].values())
+            self.checks.append(Check(what, value, limit))
 
     def _rounds(self) -> None:
         end = time.monotonic() + self.seconds
@@ -220,7 +225,7 @@ class Bench:
             random.shuffle(order)
             for method in order:
                 if number % method.stride == 0 or number < FEWEST_ROUNDS:
-                    method.measure()
+                    method.measure(number)
             number += 1
             if number % 64 == 0:
                 gc.collect()
@@ -228,20 +233,36 @@ class Bench:
 
     def result(self) -> dict[str, Any]:
         """For JSON."""
+        methods = [method for method in (*self.methods, *self._recorded) if method.samples]
+        floor = next((method for method in methods if method.kind == FLOOR), None)
         return {
             "key": self.key,
             "title": self.title,
             "unit": self.unit,
-            "methods": [asdict(figures) for figures in self.figures],
+            "methods": [asdict(_figures(method, floor)) for method in methods],
             "checks": [{**asdict(check), "ok": check.ok} for check in self.checks],
             "skipped": self.skipped,
             "notes": self.notes,
         }
 
 
-def _figures(name: str, kind: str, samples: list[float]) -> Figures:
-    low, middle, high = statistics.quantiles(samples, n=4) if len(samples) > 1 else (samples[0],) * 3
-    return Figures(name, kind, middle, min(samples), low, high, len(samples))
+def _figures(method: Method, floor: Method | None) -> Figures:
+    values = list(method.samples.values())
+    low, middle, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
+    ratio = _ratio(method.samples, floor.samples) if floor else None
+    return Figures(method.name, method.kind, middle, min(values), low, high, len(values), ratio)
+
+
+def _ratio(samples: Samples, against: Samples) -> float:
+    """The median of the ratios in each round; without common rounds, of the medians."""
+    common = samples.keys() & against.keys()
+    if common:
+        return statistics.median(samples[number] / against[number] for number in common)
+    return statistics.median(samples.values()) / statistics.median(against.values())
+
+
+def _never(count: int) -> float:
+    raise AssertionError(f"no batch of {count} is measured here")
 
 
 class Remote:

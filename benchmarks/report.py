@@ -23,13 +23,11 @@ def factor(value: float) -> str:
 
 
 def ratios(row: Result) -> dict[str, tuple[str, str]]:
-    """Each method's medians and minima as multiples of the first floor's, which may be missing."""
+    """Each method's figures as multiples of the first floor's, which may be missing: typical, and of the minima."""
     floor = next((m for m in row["methods"] if m["kind"] == "floor"), None)
     if floor is None:
         return {m["name"]: ("", "") for m in row["methods"]}
-    return {
-        m["name"]: (factor(m["median"] / floor["median"]), factor(m["least"] / floor["least"])) for m in row["methods"]
-    }
+    return {m["name"]: (factor(m["ratio"]), factor(m["least"] / floor["least"])) for m in row["methods"]}
 
 
 def spread(method: Result) -> str:

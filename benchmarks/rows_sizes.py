@@ -68,7 +68,9 @@ def throughput(bench: Bench) -> None:
         for name, threads in random.sample(cases, len(cases)):
             samples[name, threads].append(spawners[name][1](threads))
     for name, threads in cases:
-        bench.record(f"{name}, {threads} thread{'s' * (threads > 1)}", spawners[name][0], samples[name, threads])
+        bench.record(
+            f"{name}, {threads} thread{'s' * (threads > 1)}", spawners[name][0], dict(enumerate(samples[name, threads]))
+        )
     bench.at_least("2 threads / 1 thread", "run(args, new=UTS), 2 threads", "run(args, new=UTS), 1 thread", 1.8)
 
 
@@ -96,11 +98,11 @@ def _pss_of_pid_one(box: Namespace, args: list[str]) -> float:
 def memory_of_init(bench: Bench) -> None:
     ready = ["/bin/sh", "-c", "echo ready; exec /bin/sleep 1000"]
     size = _pss_of_pid_one(Namespace(PID | MNT), ready)
-    bench.record("nsutil's init", OWN, [size])
+    bench.record("nsutil's init", OWN, {0: size})
     for name in ("tini", "catatonit", "dumb-init"):
         try:
             args = [peers.command(name), "--", *ready]
-            bench.record(name, PEER, [_pss_of_pid_one(Namespace(PID | MNT, init=False), args)])
+            bench.record(name, PEER, {0: _pss_of_pid_one(Namespace(PID | MNT, init=False), args)})
         except Exception as error:  # a peer can fail in any way
             bench.skip(name, error)
     bench.value("kB of nsutil's init", size / 1024, 64)

@@ -132,15 +132,23 @@ def run_eight(bench: Bench) -> None:
 
 
 def _bundle(directory: Path) -> str:
-    """What an OCI runtime needs to run /bin/true on this root in five new namespaces."""
+    """What an OCI runtime needs to run /bin/true on this root in five new namespaces.
+
+    Only in a mount namespace of one's own: the root must be a mount point
+    other than /, and crun knows no mixture of the two cgroup hierarchies.
+    """
+    root = directory / "root"
     config = {
         "ociVersion": "1.0.0",
         "process": {"user": {"uid": 0, "gid": 0}, "args": [TRUE], "cwd": "/", "env": ["PATH=/usr/bin:/bin"]},
-        "root": {"path": "/"},
+        "root": {"path": str(root)},
         "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
         "linux": {"namespaces": [{"type": name} for name in ("pid", "mount", "network", "ipc", "uts")]},
     }
-    directory.mkdir(parents=True, exist_ok=True)
+    if not root.exists():
+        root.mkdir(parents=True)
+        subprocess.run(["mount", "--bind", "/", str(root)], check=True)
+        subprocess.run(["mount", "-t", "cgroup2", "none", "/sys/fs/cgroup"], check=True)
     (directory / "config.json").write_text(json.dumps(config))
     return str(directory)
 

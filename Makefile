@@ -4,10 +4,12 @@
 #
 #   make test PYTHON=python3.13 VENV=.venv313   another interpreter
 #   make test ARGS="tests/test_x.py -k name"    some of the tests
+#   make bench ARGS=--help                      rows, figures as JSON, plots
 
 VENV ?= .venv
 PYTHON ?=
 ARGS ?=
+QUICK ?=
 JOBS ?= 2
 
 SHELL := /bin/sh
@@ -19,6 +21,7 @@ BIN := $(VENV)/bin
 # pip says nothing unless it fails.
 PIP := sh .ci/quiet $(BIN)/python -m pip --no-input
 C_FILES := $(wildcard src/*.c src/*.h)
+FLOORS := $(wildcard benchmarks/floors/*.c benchmarks/floors/*.h)
 PYTEST := $(BIN)/pytest -n $(JOBS) --dist loadgroup
 
 .DEFAULT_GOAL := help
@@ -43,7 +46,7 @@ build: $(VENV)/.built ## Compile the extension in place
 format: $(VENV)/.lint ## Bring Python and C into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(C_FILES)
+	$(BIN)/clang-format -i $(C_FILES) $(FLOORS)
 
 LINTS := lint-ruff lint-format lint-types lint-stubs lint-c lint-c-format lint-spelling lint-project
 
@@ -70,13 +73,13 @@ WARNINGS := -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wcast-qual 
 
 lint-c:
 	@include=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))'); failed=0; \
-	for file in $(filter-out src/init.c,$(filter %.c,$(C_FILES))); do \
+	for file in $(filter-out src/init.c,$(filter %.c,$(C_FILES) $(FLOORS))); do \
 	    echo "gcc $$file"; \
 	    gcc -std=gnu11 -D_GNU_SOURCE -O2 $(WARNINGS) -isystem "$$include" -c -o /dev/null $$file || failed=1; \
 	done; exit $$failed
 
 lint-c-format:
-	@for file in $(C_FILES); do \
+	@for file in $(C_FILES) $(FLOORS); do \
 	    $(BIN)/clang-format $$file | diff -u $$file - || failed=1; \
 	done; [ -z "$$failed" ] || { echo "make format does it"; exit 1; }
 
@@ -92,8 +95,8 @@ docs: $(VENV)/.built $(VENV)/.docs ## Build the documentation, its examples exec
 man: $(VENV)/.built $(VENV)/.docs ## Build the manual pages into docs/_build/man
 	$(BIN)/sphinx-build -W -n -q -b man -D nb_execution_mode=off docs docs/_build/man
 
-bench: $(VENV)/.built $(VENV)/.bench ## Speed against C floors and peers
-	$(if $(wildcard benchmarks/__main__.py),$(BIN)/python benchmarks $(ARGS),$(call todo,benchmarks/__main__.py))
+bench: $(VENV)/.built ## Speed against C floors and peers, ten minutes (QUICK=1: one)
+	@$(BIN)/python benchmarks $(if $(QUICK),--quick) $(ARGS)
 
 ##@ In depth
 
@@ -170,7 +173,7 @@ $(VENV)/.test: .ci/setup $(VENV)/.pip pyproject.toml
 	@echo "installing what the tests need"; $(PIP) install --group test
 	@touch $@
 
-$(VENV)/.lint $(VENV)/.docs $(VENV)/.bench: $(VENV)/.%: $(VENV)/.pip pyproject.toml
+$(VENV)/.lint $(VENV)/.docs: $(VENV)/.%: $(VENV)/.pip pyproject.toml
 	@echo "installing the group $*"; $(PIP) install --group $*
 	@touch $@
 

@@ -6,20 +6,24 @@ import ctypes
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import peers
 from floors import SETUP
-from measure import Batch, Bench, with_loop, with_new_loop
+from measure import Batch, Bench, Remote, with_loop, with_new_loop
 from peers import Skip
 from rows import row
 
+import nsutil
 from nsutil import IPC, MNT, NET, UTS, Namespace, Popen, enter, named
 
 _NAMES = {UTS: "uts", IPC: "ipc", NET: "net", MNT: "mnt"}
 _LIBC = ctypes.CDLL(None, use_errno=True)
+MS_BIND = 4096
 NET_PAUSE = 0.01  # for the kernel to take a network namespace down elsewhere
 
 
@@ -196,3 +200,28 @@ def new_net(bench: Bench) -> None:
     bench.own("recipe made once", with_loop(Namespace(NET)), NET_PAUSE)
     bench.peer("os.* in a Python class, lo left down", lambda: with_loop(OsBlock(NET)), NET_PAUSE)
     bench.at_most("recipe made once / floor", "recipe made once", "C loop of the same calls", 1.05)
+
+
+# ------------------------------------------------------- the number of mounts
+
+
+def _with_mounts(bench: Bench, count: int, folder: Path) -> dict[str, Batch]:
+    """In a mount namespace of its own, made larger."""
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "bench", str(folder)], check=True)
+    for number in range(count - len(Path("/proc/self/mounts").read_text().splitlines())):
+        place = folder / str(number)
+        place.mkdir()
+        if _LIBC.mount(bytes(place), bytes(place), None, MS_BIND, None):
+            raise OSError(ctypes.get_errno(), "mount")
+    return {"floor": partial(bench.floors.block, MNT, -1, SETUP), "own": with_loop(Namespace(MNT))}
+
+
+@row("mounts", "a block with a new MNT namespace, by the number of mounts it copies", weight=0.5)
+def by_mounts(bench: Bench) -> None:
+    folder = bench.stack.enter_context(tempfile.TemporaryDirectory(prefix="nsutil-bench-"))
+    for count in (30, 300, 3000):
+        remote = Remote(partial(_with_mounts, bench, count, Path(folder)), partial(nsutil.clone, int(MNT)))
+        bench.stack.callback(remote.close)
+        bench.floor(f"C loop of the same calls, {count}", remote.batch("floor"))
+        bench.own(f"recipe made once, {count}", remote.batch("own"))

@@ -88,10 +88,11 @@ def thread_steps(recipe: Namespace) -> Steps:
         builder.add("unshare", CLONE_FS, label="unshare(CLONE_FS)")
     for join in recipe.enter:
         builder.add("setns", builder.keep(join.handle), int(join.types), label=join.label, filename=_object_of(join))
-    _unshare(builder, recipe.new)
-    _clock_offsets(builder, recipe)
-    _names_and_links(builder, recipe)
-    _file_systems(builder, recipe, child=False)
+    if recipe.new or recipe._options:
+        _unshare(builder, recipe.new)
+        _clock_offsets(builder, recipe)
+        _names_and_links(builder, recipe)
+        _file_systems(builder, recipe, child=False)
     return builder.build()
 
 

@@ -74,6 +74,7 @@ _LOOKED_UP = frozenset({"enter", "uid", "gid"})
 _PLAIN = frozenset({NSType, int, bool, str, float, type(None)})
 _MOST_RECENT = 64
 _recent: dict[object, Namespace] = {}
+_NOTHING = NSType(0)
 
 
 class Kept:
@@ -483,7 +484,20 @@ def enter(
         joins = list(_joins_of(target))
     else:
         joins = resolve(target if target is not None else path, wanted)
-    return Namespace(enter=joins, **options)
+    return Namespace(enter=joins, **options) if options else _entering(tuple(joins))
+
+
+def _entering(joins: tuple[Join, ...]) -> Namespace:
+    """Namespace(enter=joins) with nothing to check but the joins: for those who name a target in a loop."""
+    from ._checks import check_options
+
+    recipe = _bare(Namespace)
+    _set_new(recipe, _NOTHING)
+    _set_joins(recipe, joins)
+    _set_options(recipe, check_options({}, _NOTHING, joins))
+    _set_types(recipe, int(recipe.joined))
+    _set_kept(recipe, Kept())
+    return recipe
 
 
 def _resolve_name(name: str, types: NSType) -> list[Join]:

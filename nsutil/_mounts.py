@@ -33,9 +33,9 @@ _NOSUID, _NODEV, _NOEXEC = 2, 4, 8
 _LEAKING = ("shared", "unchanged")
 _REC, _PRIVATE, _SHARED = 0x4000, 1 << 18, 1 << 20
 
-# The last arguments of mount_at and bind_at in src/mountsteps.h.
-_OWN, _ONE_STRING = 1, 2
-_RECURSIVE, _READONLY = 1, 2
+# The last arguments of mount_at, source and bind_at in src/mountsteps.h.
+_OWN, _ONE_STRING, _ALONE = 1, 2, 4
+_RECURSIVE, _READONLY, _SOURCE = 1, 2, 4
 _MOST_OWN = 64
 
 _AT_FDCWD = -100
@@ -109,6 +109,7 @@ class _Steps:
     def __init__(self, builder: PlanBuilder, recipe: Namespace, mounts: Sequence[Mount]) -> None:
         self._builder = builder
         self._types = recipe.types
+        self._leaking = recipe.propagation in _LEAKING
         opened = [[self._open(source) for source in mount._sources()] for mount in mounts]
         self._mounts = list(zip(mounts, opened, strict=True))
         self.opened: list[Slot] = []
@@ -128,10 +129,18 @@ class _Steps:
         first = max((i + 1 for i, (mount, _) in enumerate(self._mounts) if _is_root(mount)), default=0)
         for i in range(len(self._mounts) + 1):
             if i == first and proc is not None:
-                self.mount(proc[0], "proc", _NOSUID | _NODEV | _NOEXEC, ok=proc[1])
+                self.proc(*proc)
             if i < len(self._mounts):
                 mount, self.opened = self._mounts[i]
                 mount._add(self)
+                if _is_root(mount):
+                    self.own_root()
+
+    def own_root(self) -> None:
+        """Keep what is laid on the new root from the outside, and let pivot_root(2) have it: it refuses shared ones."""
+        if self._leaking:
+            # "/.." is what lies on top of "/", the root to be.
+            self.add("mount", None, b"/..", None, _PRIVATE, None, label="make the new root private", dst="/")
 
     def add(self, op: str, *args: Argument, label: str, dst: str, ok: int = 0) -> None:
         self._builder.add(op, *args, label=label, filename=dst, ok=ok)
@@ -139,6 +148,9 @@ class _Steps:
     def mount(self, dst: str, kind: str, flags: int, options: str = "", how: int = 0, ok: int = 0) -> None:
         args = os.fsencode(dst), kind.encode(), flags, os.fsencode(options), how
         self.add("mount_at", *args, label=f"mount {kind} on {dst}", dst=dst, ok=ok)
+
+    def proc(self, dst: str, ok: int = 0) -> None:
+        self.mount(dst, "proc", _NOSUID | _NODEV | _NOEXEC, how=_ALONE * self._leaking, ok=ok)
 
     def bind(self, slot: Slot, src: str, dst: str, how: int) -> None:
         label = f"bind {src} on {dst}"
@@ -172,10 +184,13 @@ class Bind(Mount):
         self._set(_path("Bind: src", src), _target("Bind: dst", dst), *flags)
 
     def _sources(self) -> list[Source]:
-        return [("openat", (_AT_FDCWD, os.fsencode(self.src), _O_PATH, 0), self.src, self.dst)]
+        return [("source", (os.fsencode(self.src), self._how()), self.src, self.dst)]
 
     def _add(self, steps: _Steps) -> None:
-        steps.bind(steps.opened[0], self.src, self.dst, _RECURSIVE * self.recursive | _READONLY * self.readonly)
+        steps.bind(steps.opened[0], self.src, self.dst, self._how())
+
+    def _how(self) -> int:
+        return _SOURCE | _RECURSIVE * self.recursive | _READONLY * self.readonly
 
 
 class Tmpfs(Mount):
@@ -222,8 +237,10 @@ def _mode(value: object) -> int | None:
 class Proc(Mount):
     """A procfs of the PID namespace on ``dst`` (nosuid, nodev, noexec).
 
-    In a new user namespace it needs a new PID namespace too, and a /proc
-    outside of which no part is hidden (PermissionError otherwise).  Source:
+    It is never seen outside, whatever the propagation: ``dst`` is made private
+    first where it is a mount.  In a new user namespace it needs a new PID
+    namespace too, and a /proc outside of which no part is hidden
+    (PermissionError otherwise).  Source:
     proc(5), user_namespaces(7).
     """
 
@@ -233,7 +250,7 @@ class Proc(Mount):
         self._set(_target("Proc: dst", dst))
 
     def _add(self, steps: _Steps) -> None:
-        steps.mount(self.dst, "proc", _NOSUID | _NODEV | _NOEXEC)
+        steps.proc(self.dst)
 
 
 class Sysfs(Mount):
@@ -455,7 +472,7 @@ def compile_mounts(builder: PlanBuilder, recipe: Namespace, proc: bool | str) ->
     mounts = [*_etc_netns(recipe), *recipe.mounts]
     automatic = _automatic_proc(recipe, proc)
     if automatic and not mounts and recipe.root is None:
-        _mount_proc(builder, automatic[0])
+        _mount_proc(builder, automatic[0], recipe.propagation in _LEAKING)
         return
     steps = _Steps(builder, recipe, mounts)
     root = _open_root(builder, recipe.root)
@@ -468,14 +485,19 @@ def compile_mounts(builder: PlanBuilder, recipe: Namespace, proc: bool | str) ->
     else:
         builder.add("root_at", root, label=f"bind the root {recipe.root}", filename=str(recipe.root))
         builder.add("close", root, label=f"close the root {recipe.root}")
+        steps.own_root()
     steps.add_all(automatic)
     if pivot:
         _pivot(builder, recipe)
     builder.add("mounts_done", label="close the root directory")
 
 
-def _mount_proc(builder: PlanBuilder, dst: str) -> None:
+def _mount_proc(builder: PlanBuilder, dst: str, leaking: bool) -> None:
     """A procfs alone, which is most of what there is to mount: one system call instead of a dozen."""
+    if leaking:
+        # Else it would lie on the /proc of the outside as well.
+        private = None, os.fsencode(dst), None, _PRIVATE, None
+        builder.add("mount", *private, label=f"make {dst} private", filename=dst, ok=errno.EINVAL)
     args = b"proc", os.fsencode(dst), b"proc", _NOSUID | _NODEV | _NOEXEC, None
     builder.add("mount", *args, label=f"mount proc on {dst}", filename=dst)
 
@@ -521,10 +543,6 @@ def _fileno(file: HasFileno | int) -> int:
 
 
 def _pivot(builder: PlanBuilder, recipe: Namespace) -> None:
-    """pivot_root(2) refuses where one of the two roots is shared."""
-    if recipe.propagation in _LEAKING:
-        # "/.." is what lies on top of "/", the root to be.
-        builder.add("mount", None, b"/..", None, _PRIVATE, None, label="make the new root private", filename="/")
     builder.add("pivot", label="pivot_root to the new root", filename=str(recipe.root or "/"))
     if recipe.propagation == "shared":
         builder.add("mount", None, b"/", None, _REC | _SHARED, None, label="make all mounts shared", filename="/")

@@ -147,12 +147,23 @@ remember(struct run *run, const char *path, long mount, bool own)
     if (strcmp(path, "/") == 0) {
         shut(state->root);
         state->root = mount;
-        state->replaced = 1;
+        state->replaced++;
     }
     else {
         shut(mount);
     }
     return 0;
+}
+
+
+/* Keep what will be laid on target from where its mount is seen as well: a
+ * procfs of the inside on the /proc of the outside, for instance.  Nothing to
+ * do where target is not the root of a mount (EINVAL). */
+static void
+set_private(long target)
+{
+    char text[48];
+    SC(mount, 0, fd_path(target, text), 0, MS_PRIVATE, 0);
 }
 
 
@@ -165,6 +176,8 @@ step_mount_at(struct run *run, const long *arg)
     long target = open_target(run, path, DIRECTORY);
     if (target < 0)
         return target;
+    if (arg[4] & MOUNT_ALONE)
+        set_private(target);
     long mount = arg[4] & MOUNT_ONE_STRING ? -ENOSYS
                                            : new_mount(type, arg[2], options);
     if (mount >= 0)
@@ -218,21 +231,63 @@ set_readonly(long mount, bool recursive, bool readonly)
 }
 
 
+/* open_tree(2): a copy of a mount, or of all mounts below it too, that is
+ * mounted nowhere yet. */
+static long
+copy_mount(long dir, const char *path, bool recursive)
+{
+    return SC(open_tree, dir, path,
+              OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (*path ? 0 : AT_EMPTY_PATH)
+                  | (recursive ? AT_RECURSIVE : 0));
+}
+
+
+/* source(path, how): what bind_at is to mount: copied now, before any of our
+ * mounts comes to lie on it.  Where mounts can't be copied it is opened, and
+ * taken as it is when it is bound. */
+long
+step_source(struct run *run, const long *arg)
+{
+    const char *path = (const char *)arg[0];
+    int *copied = &run->mounts.copied;
+    if (*copied >= 0) {
+        long mount = copy_mount(AT_FDCWD, path, arg[1] & BIND_RECURSIVE);
+        if (mount >= 0 || *copied > 0 || !is_unavailable(mount)) {
+            *copied = 1;
+            return mount;
+        }
+        *copied = -1;
+    }
+    return SC(openat, AT_FDCWD, path, O_PATH | O_CLOEXEC);
+}
+
+
 /* A mount of what source is, laid on target: its descriptor, or -errno. */
 static long
 bind_mount(const struct run *run, const char *path, long source, long target,
            bool recursive)
 {
     char text[48];
-    long mount = SC(open_tree, source, "",
-                    OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH
-                        | (recursive ? AT_RECURSIVE : 0));
+    long mount = copy_mount(source, "", recursive);
     if (mount >= 0)
         return attach(mount, target);
     if (!is_unavailable(mount))
         return mount;
     return mount_old(run, path, target, fd_path(source, text), NULL,
                      MS_BIND | (recursive ? MS_REC : 0), NULL);
+}
+
+
+/* Would a copy of source take along what was laid over the root by now?  A
+ * copy made beforehand would not. */
+static bool
+holds_new_root(const struct run *run, const struct file_status *source)
+{
+    struct file_status root;
+    return run->mounts.replaced
+           && SC(statx, AT_FDCWD, "/", 0, NSU_STATX_BASIC_STATS, &root) == 0
+           && device_of(&root) == device_of(source)
+           && root.stx_ino == source->stx_ino;
 }
 
 
@@ -251,7 +306,15 @@ step_bind_at(struct run *run, const long *arg)
     if (target < 0)
         return target;
     bool recursive = arg[2] & BIND_RECURSIVE;
-    long mount = bind_mount(run, path, arg[0], target, recursive);
+    long mount = -ENOSYS;
+    if (arg[2] & BIND_SOURCE && run->mounts.copied > 0) {
+        mount = SC(fcntl, arg[0], F_DUPFD_CLOEXEC, 0);
+        if (mount >= 0)
+            mount = attach(mount, target);
+    }
+    else if (!recursive || !holds_new_root(run, &status)) {
+        mount = bind_mount(run, path, arg[0], target, recursive);
+    }
     shut(target);
     if (mount >= 0 && arg[2] & BIND_READONLY) {
         result = set_readonly(mount, recursive, true);
@@ -421,10 +484,44 @@ step_root_at(struct run *run, const long *arg)
 }
 
 
+/* Does something lie over the root of this process?  A lookup of "/" does not
+ * cross it, ".." does.  Not known before 5.8, and then not the case. */
+static bool
+root_is_covered(void)
+{
+    struct file_status root, top;
+    long result = SC(statx, AT_FDCWD, "/", 0, NSU_STATX_MNT_ID, &root);
+    if (result >= 0)
+        result = SC(statx, AT_FDCWD, "/..", 0, NSU_STATX_MNT_ID, &top);
+    return result < 0
+           || (root.stx_mask & top.stx_mask & NSU_STATX_MNT_ID
+               && root.stx_mnt_id != top.stx_mnt_id);
+}
+
+
+/* Unmount the old root, which lies over the new one, and what lies on it
+ * still: where several mounts took the place of the root, all but the last
+ * one.  umount2 takes the topmost each time, the old root last, and then has
+ * nothing more to take (EINVAL); mounts that it may not take (EINVAL too) and
+ * that would leave the old root within reach are told apart by their number.
+ * The tree is first made a slave, lest the unmounts reach the outside where
+ * mounts are shared.  0, or -errno. */
+static long
+let_go_of(long old, int mounts)
+{
+    long result = SC(fchdir, old);
+    if (result >= 0)
+        result = SC(mount, 0, ".", 0, MS_REC | MS_SLAVE, 0);
+    while (result >= 0 && (result = SC(umount2, ".", MNT_DETACH)) >= 0)
+        mounts--;
+    if (result == -EINVAL && mounts <= 0)
+        result = root_is_covered() ? -EBUSY : SC(chdir, "/");
+    return result;
+}
+
+
 /* pivot_root with the old root laid over the new one for a moment, so that
- * no directory is needed for it, and the old one let go of.  It is first made
- * a slave, lest the unmounts reach the outside where mounts are shared.  0, or
- * -errno. */
+ * no directory is needed for it.  The old root, -errno when nothing changed. */
 static long
 pivot_to(long root)
 {
@@ -435,13 +532,7 @@ pivot_to(long root)
     if (result >= 0)
         result = SC(pivot_root, ".", ".");
     if (result >= 0)
-        result = SC(fchdir, old);
-    if (result >= 0)
-        result = SC(mount, 0, ".", 0, MS_REC | MS_SLAVE, 0);
-    if (result >= 0)
-        result = SC(umount2, ".", MNT_DETACH);
-    if (result >= 0)
-        result = SC(chdir, "/");
+        return old;
     shut(old);
     return result;
 }
@@ -454,14 +545,18 @@ long
 step_pivot(struct run *run, const long *arg)
 {
     (void)arg;
-    long result = pivot_to(run->mounts.root);
-    if (result != -EINVAL)
-        return result;
-    long ns = SC(openat, AT_FDCWD, "/proc/thread-self/ns/mnt",
-                 O_RDONLY | O_CLOEXEC);
-    if (ns >= 0 && SC(setns, ns, CLONE_NEWNS) >= 0)
-        result = pivot_to(run->mounts.root);
-    shut(ns);
+    int mounts = run->mounts.replaced;
+    long old = pivot_to(run->mounts.root);
+    if (old == -EINVAL) {
+        long ns = SC(openat, AT_FDCWD, "/proc/thread-self/ns/mnt",
+                     O_RDONLY | O_CLOEXEC);
+        if (ns >= 0 && SC(setns, ns, CLONE_NEWNS) >= 0)
+            old = pivot_to(run->mounts.root);
+        shut(ns);
+        mounts = 1;             /* the others lie below, on the chroot */
+    }
+    long result = old < 0 ? old : let_go_of(old, mounts);
+    shut(old);
     return result;
 }
 

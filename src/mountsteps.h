@@ -12,15 +12,21 @@
 /* The last argument of mount_at. */
 enum {
     MOUNT_OWN = 1,              /* missing targets may be created on it */
-    MOUNT_ONE_STRING = 2        /* the options can't be split at commas */
+    MOUNT_ONE_STRING = 2,       /* the options can't be split at commas */
+    MOUNT_ALONE = 4             /* seen here only, whoever sees the target */
 };
 
-/* The last argument of bind_at. */
-enum { BIND_RECURSIVE = 1, BIND_READONLY = 2 };
+/* The last argument of bind_at and source. */
+enum {
+    BIND_RECURSIVE = 1,
+    BIND_READONLY = 2,
+    BIND_SOURCE = 4             /* what to bind comes from source */
+};
 
 long step_mount_root(struct run *run, const long *arg);
 long step_root_at(struct run *run, const long *arg);
 long step_mount_at(struct run *run, const long *arg);
+long step_source(struct run *run, const long *arg);
 long step_bind_at(struct run *run, const long *arg);
 long step_remount_at(struct run *run, const long *arg);
 long step_write_at(struct run *run, const long *arg);
@@ -35,6 +41,7 @@ long step_mounts_done(struct run *run, const long *arg);
     COMPOSITE(mount_root, 0),   /* targets are below "/" */                   \
     COMPOSITE(root_at, 1),      /* fd of the new root */                      \
     COMPOSITE(mount_at, 5),     /* path, type, MS_*, options, MOUNT_* */      \
+    COMPOSITE(source, 2),       /* path, BIND_*: gives the fd */              \
     COMPOSITE(bind_at, 3),      /* fd of the source, path, BIND_* */          \
     COMPOSITE(remount_at, 2),   /* path, read-only */                         \
     COMPOSITE(write_at, 3),     /* path, data, length */                      \

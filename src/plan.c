@@ -260,7 +260,7 @@ run_preset(struct run *run, PyObject *slots)
     memset(run->slot, 0xff, sizeof run->slot);  /* -1 each */
     run->plan = run->step = run->error = run->hidden = 0;
     run->mounts.root = -1;
-    run->mounts.replaced = run->mounts.own_count = 0;
+    run->mounts.replaced = run->mounts.copied = run->mounts.own_count = 0;
     if (slots == NULL || slots == Py_None)
         return 0;
     Py_ssize_t n = PySequence_Size(slots);

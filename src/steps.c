@@ -376,7 +376,8 @@ close_opened(const struct plan *plan, struct run *run)
         const struct step *step = &plan->steps[i];
         const struct op *op = step->op;
         bool opens = op->number == SYS_openat || op->number == SYS_socket
-                     || op->function == step_device;
+                     || op->function == step_device
+                     || op->function == step_source;
         if (opens && step->out >= 0 && run->slot[step->out] >= 0)
             sc(SYS_close, run->slot[step->out], 0, 0, 0, 0, 0);
     }

@@ -48,7 +48,8 @@ struct plan {
 /* What the steps of mountsteps.c keep between them. */
 struct mount_state {
     long root;                  /* O_PATH descriptor, -1 when closed */
-    int replaced;               /* root is not the root of the process */
+    int replaced;               /* mounts that took the place of the root */
+    int copied;                 /* sources are copies: 1, can't be: -1 */
     int own_count;
     unsigned long own[RUN_OWN_MOUNTS];  /* devices of what we mounted */
 };

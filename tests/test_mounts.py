@@ -801,6 +801,77 @@ def test_nothing_of_the_old_root_is_left(run: Callable[..., Any], root: Path) ->
     assert fds == run(outside, "mnt pid") + 1
 
 
+STACKS: dict[str, dict[str, Any]] = {
+    "root": {},
+    "root and a mount": {"mounts": [Tmpfs("/", size=4096)]},
+    "root and itself": {"mounts": [Bind("/", "/", readonly=True)]},
+    "two mounts": {"root": None, "mounts": [Tmpfs("/", size=8192), Tmpfs("/", size=4096)]},
+    "root and three": {"mounts": [Tmpfs("/", size=8192), Tmpfs("/mnt"), Bind("/", "/")]},
+}
+
+
+@support.needs_root
+@pytest.mark.parametrize("calls", [[], ["open_tree", "fsopen", "mount_setattr"]], ids=["new", "old"])
+@pytest.mark.parametrize("propagation", ["private", "slave", "shared", "unchanged"])
+@pytest.mark.parametrize("run", [inside, inside_as_user], ids=["root", "user"])
+@pytest.mark.parametrize("stack", STACKS)
+@pytest.mark.incident("B9")
+def test_the_old_root_is_gone_whatever_lay_on_it(
+    root: Path, stack: str, run: Callable[..., Any], propagation: str, calls: list[str]
+) -> None:
+    """Joining the own namespace leads to what lies on top of its root; nothing else may be there."""
+    options = {"root": root, "propagation": propagation} | STACKS[stack]
+    if propagation == "unchanged" and run is inside_as_user:
+        options["propagation"] = "slave"  # a user namespace can't make what it inherits shared
+
+    def look() -> Any:
+        with open("/proc/self/mountinfo") as file:
+            roots = [line for line in file if line.split()[4] == "/"]
+        up = os.stat("/..")
+        handle = os.open("/proc/self/ns/mnt", os.O_RDONLY)
+        nsutil.setns(handle, nsutil.MNT)
+        os.close(handle)
+        return len(roots), os.path.samestat(up, os.stat("/")), sorted(os.listdir("/"))
+
+    def host() -> Any:
+        own_mounts()
+        mount(None, "/", flags=MS_REC | MS_SHARED)
+        forbid(*calls)
+        before = support.mounts()
+        try:
+            return run(look, "mnt pid", mount_proc=True, **options)
+        finally:
+            assert support.mounts() == before
+
+    if calls and isinstance(options.get("mounts", [None])[-1], Bind):
+        # What was laid over "/" by then would be bound along: refused, not done wrong.
+        assert failure(support.in_child, host).errno == errno.ENOSYS
+        return
+    if not any(mount.dst == "/" and isinstance(mount, Tmpfs) for mount in STACKS[stack].get("mounts", ())[-1:]):
+        expected = os.listdir(root if stack == "root" else "/")
+    else:
+        expected = ["proc"]
+    count, same, names = support.in_child(host)
+    assert (count, same) == (1, True)
+    assert names == sorted(expected)
+
+
+@support.needs_root
+@pytest.mark.parametrize("mounts", [[], [Proc()], [Tmpfs("/mnt/b")]], ids=["alone", "spelt out", "with others"])
+@pytest.mark.parametrize("propagation", ["shared", "unchanged"])
+@pytest.mark.incident("B9")
+def test_a_new_proc_is_not_laid_on_that_of_the_outside(propagation: str, mounts: list[Any]) -> None:
+    """Where all of the outside is shared, as systemd makes it, every process there would lose its /proc."""
+
+    def host() -> Any:
+        shared_place()
+        mount(None, "/", flags=MS_REC | MS_SHARED)
+        inner = inside(lambda: os.listdir("/proc/self/ns"), "mnt pid", propagation=propagation, mounts=mounts)
+        return os.path.exists("/proc/self"), sorted(inner) == sorted(os.listdir("/proc/self/ns"))
+
+    assert support.in_child(host) == (True, True)
+
+
 @support.needs_root
 def test_the_root_may_be_anything_that_is_a_directory(root: Path, tmp_path: Path) -> None:
     def look() -> list[str]:

@@ -108,15 +108,20 @@ sanitize: $(VENV)/.built $(VENV)/.test ## The tests under ASan and UBSan
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0:handle_segv=0 PYTHONPATH=$(CURDIR)/build/asan/lib $(PYTEST) $(ARGS)
 
-# The children of the tests write their counts too, some of them as ordinary users.
+# Python: coverage.py, whose data files the children of the tests write too.  C: gcov with its counters in a file that
+# all processes map (src/counters.c), from which one process at the end writes gcov's own.  The folder is open to the
+# ordinary users that tests become, and no command may prefer the package in the current folder.
 coverage: export COVERAGE_FILE := $(CURDIR)/build/coverage/data/.coverage
+coverage: export PYTHONPATH := $(CURDIR)/build/coverage/lib
+coverage: export PYTHONSAFEPATH := 1
 coverage: $(VENV)/.built $(VENV)/.test ## Lines of Python and C that the tests run, children counted
 	NSUTIL_COVERAGE=1 $(call build_apart,coverage)
-	rm -rf build/coverage/data && mkdir build/coverage/data
+	rm -rf build/coverage/data && mkdir build/coverage/data && : >build/coverage/counters
 	find build/coverage -name '*.gcda' -delete && chmod -R a+rwX build/coverage
-	PYTHONPATH=$(CURDIR)/build/coverage/lib $(BIN)/coverage run $(BIN)/pytest $(ARGS)
+	-$(BIN)/coverage run $(PYTEST) $(ARGS)
+	NSUTIL_COVERAGE_WRITE=1 $(BIN)/python -c 'import nsutil._ns'
 	$(BIN)/coverage combine --quiet && $(BIN)/coverage report
-	$(PIP) install gcovr && $(BIN)/gcovr --root . --filter src/ build/coverage
+	$(PIP) install gcovr && $(BIN)/gcovr --root . --filter src/ --exclude src/counters.c build/coverage
 
 leaks: $(VENV)/.built $(VENV)/.test ## Every public call in a leak test
 	@$(BIN)/pytest tests/test_leaks.py $(ARGS)

@@ -62,6 +62,9 @@ SOURCES = [
     "src/visit.c",
 ]
 
+# Only counted builds have it; see there.
+COUNTING, COUNTERS = "src/counters.c", Path("build/coverage/counters")
+
 SANITIZERS = {"address", "thread", "undefined"}
 
 # PID 1: a program without libc, as small as it gets, and the same bytes from every build of the same compiler.
@@ -93,8 +96,11 @@ def flags() -> tuple[list[str], list[str]]:
         compiling += [option, "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined", "-g", "-O1"]
         linking += [option]
     if switch("COVERAGE"):
-        compiling += ["--coverage", "-O0", "-g", "-DNS_COVERAGE"]
-        linking += ["--coverage"]
+        # What counters.c needs: each function's counters apart, for counters.ld, gcov's exit in its hands, and a fork()
+        # that does not set the counters to zero, as gcov's own does.
+        compiling += ["--coverage", "-O0", "-g", "-fdata-sections", "-fno-builtin-fork"]
+        compiling += [f'-DNS_COUNTERS="{COUNTERS.resolve()}"']
+        linking += ["--coverage", "-Wl,--wrap=__gcov_exit", "-Wl,-T,src/counters.ld"]
     if switch("DEBUG"):
         compiling += ["-O0", "-g3", "-UNDEBUG"]
     return compiling, linking
@@ -124,7 +130,7 @@ class BuildExt(build_ext):
         generated, used = temp / "init_elf.c", temp / "switches"
         write_if_changed(generated, self.init_source(temp / "init"))
         write_if_changed(used, repr((flags(), ext.define_macros, os.environ.get("CC"), os.environ.get("CFLAGS"))))
-        ext.sources = [*SOURCES, str(generated)]
+        ext.sources = [*SOURCES, *([COUNTING] if switch("COVERAGE") else []), str(generated)]
         ext.depends = [*ext.depends, str(used)]
         super().build_extension(ext)
 

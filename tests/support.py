@@ -26,10 +26,14 @@ from typing import Any, NoReturn, TypeVar
 
 import pytest
 
+import nsutil
+
 T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent
 SRC = ROOT / "src"
+# What holds the package under test: ROOT, or where a build apart lies.
+PACKAGE = Path(nsutil.__file__).parent.parent
 
 # The ordinary user of the tests: no name, no sub-ids, no groups need exist for it.
 USER_ID = int(os.environ.get("NSUTIL_TEST_UID", "65534"))
@@ -166,8 +170,6 @@ def _status_text(status: int | None) -> str:
 @contextlib.contextmanager
 def paused(flags: int = 0) -> Iterator[int]:
     """The pid of a child in new namespaces that only waits, until the block ends."""
-    import nsutil
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = nsutil.clone(flags)
@@ -256,8 +258,6 @@ def as_user(func: Callable[..., T], *args: Any, uid: int = USER_ID, timeout: flo
 
 def preload() -> None:
     """Import what is otherwise imported late: the interpreter may lie where only root can read."""
-    import nsutil
-
     names = [module.name for module in pkgutil.walk_packages(nsutil.__path__, "nsutil.")]
     names += ["asyncio", "concurrent.futures.process", "concurrent.futures.thread", "contextvars", "encodings.idna"]
     names += ["json", "logging", "multiprocessing.reduction", "socket", "subprocess", "tempfile", "threading"]

@@ -23,7 +23,7 @@ from typing import NamedTuple, Self
 
 import support
 
-PACKAGE = Path(__import__("nsutil").__file__).parent.parent
+PACKAGE = support.PACKAGE
 
 
 def _environment() -> dict[str, str]:

@@ -30,7 +30,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     command.write_text(f'#!/bin/sh\nexec {sys.executable} -m nsutil "$@"\n')
     command.chmod(0o755)
     path = f"{programs}:{os.environ['PATH']}:/usr/sbin:/sbin"
-    return {**os.environ, "PATH": path, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    return {**os.environ, "PATH": path, "PYTHONPATH": f"{support.PACKAGE}:{ROOT / 'tests'}"}
 
 
 @support.needs_root

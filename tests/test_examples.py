@@ -17,7 +17,7 @@ import support
 # pytest's watchdog is a thread, and forking with threads makes Python 3.12 and later warn.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 EXAMPLES = support.ROOT / "examples"
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(support.ROOT)}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(support.PACKAGE)}
 
 
 def run(name: str, *args: str) -> subprocess.CompletedProcess[str]:

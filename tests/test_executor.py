@@ -209,7 +209,7 @@ def test_end_of_the_interpreter(kind: str) -> None:
         job.add_done_callback(lambda job: print("done"))
     """
     command = [sys.executable, "-X", "dev", "-c", script]
-    environment = {**os.environ, "PYTHONPATH": str(support.ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(support.PACKAGE)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 

@@ -423,7 +423,7 @@ def test_dropped_files_are_closed(leak_check: None) -> None:
 
 def test_dropped_files_warn_in_dev_mode() -> None:
     code = "import nsutil; nsutil.open('/proc/self/ns/net')"
-    options: Any = {"capture_output": True, "text": True, "env": {**os.environ, "PYTHONPATH": str(support.ROOT)}}
+    options: Any = {"capture_output": True, "text": True, "env": {**os.environ, "PYTHONPATH": str(support.PACKAGE)}}
     result = subprocess.run([sys.executable, "-X", "dev", "-c", code], **options)
     assert "ResourceWarning: unclosed namespace net:[" in result.stderr
     assert subprocess.run([sys.executable, "-c", code], **options).stderr == ""

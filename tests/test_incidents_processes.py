@@ -253,7 +253,7 @@ def test_a37_the_plugin_moves_nobody_at_import_and_collection(tmp_path: Path) ->
         "def pytest_sessionfinish(): print('MOVED' if names() != before else 'STAYED')\n"
     )
     command = [sys.executable, "-m", "pytest", "-q", "-s", "-p", "nsutil.pytest_plugin", "-p", "no:cacheprovider"]
-    environment = {**os.environ, "PYTHONPATH": str(support.ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(support.PACKAGE), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     done = subprocess.run([*command, tmp_path], capture_output=True, text=True, env=environment, timeout=60)
     assert "STAYED" in done.stdout
     assert done.returncode == 2

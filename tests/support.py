@@ -35,6 +35,9 @@ SRC = ROOT / "src"
 # What holds the package under test: ROOT, or where a build apart lies.
 PACKAGE = Path(nsutil.__file__).parent.parent
 
+# make sanitize: the interpreter is slower, keeps what was freed, and has handlers of its own.
+SANITIZED = "san.so" in os.environ.get("LD_PRELOAD", "")
+
 # The ordinary user of the tests: no name, no sub-ids, no groups need exist for it.
 USER_ID = int(os.environ.get("NSUTIL_TEST_UID", "65534"))
 

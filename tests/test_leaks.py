@@ -640,7 +640,7 @@ def growth_of(call: Call) -> tuple[int, int]:
 
 @pytest.mark.parametrize("name", in_c())
 def test_no_memory_is_left(name: str) -> None:
-    if "libasan" in os.environ.get("LD_PRELOAD", ""):
+    if support.SANITIZED:
         pytest.skip("the sanitizer keeps what was freed")
     grown, resident = support.in_child(lambda: growth_of(in_c()[name]), timeout=60)
     assert grown < 16 * 1024

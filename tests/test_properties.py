@@ -28,12 +28,16 @@ from nsutil._recipe import DEFAULTS
 from nsutil._types import NAMES, each, parse_type, parse_types
 from nsutil.cli import _args, lsns, unshare
 
+
+# Under a sanitizer each example takes ten times as long.
+FEWER = 8 if support.SANITIZED else 1
+
 settings.register_profile(
     "nsutil",
     derandomize=True,
     database=None,
     deadline=None,
-    max_examples=60,
+    max_examples=60 // FEWER,
     suppress_health_check=list(HealthCheck),
 )
 settings.load_profile("nsutil")
@@ -144,7 +148,7 @@ LIKELY: dict[str, st.SearchStrategy[Any]] = {
 
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_any_option(name: str) -> None:
-    @settings(max_examples=40)
+    @settings(max_examples=40 // FEWER)
     @given(LIKELY.get(name, anything) | anything)
     def check(value: Any) -> None:
         recipe = attempt(nsutil.Namespace, nsutil.ALL, **{name: value})
@@ -326,7 +330,7 @@ def safe(value: Any) -> Any:
 
 @pytest.mark.parametrize("name", ASKING)
 def test_any_ioctl(name: str) -> None:
-    @settings(max_examples=40)
+    @settings(max_examples=40 // FEWER)
     @given(st.lists(wild.map(safe), max_size=3))
     def check(args: list[Any]) -> None:
         attempt(getattr(_ns, name), *args, allowed=FROM_C)
@@ -337,7 +341,7 @@ def test_any_ioctl(name: str) -> None:
 @support.needs_root
 @pytest.mark.parametrize("name", ACTING)
 def test_any_call(name: str) -> None:
-    @settings(max_examples=50)
+    @settings(max_examples=50 // FEWER)
     @given(st.lists(wild.map(safe), max_size=5))
     def check(args: list[Any]) -> None:
         attempt(getattr(_ns, name), *args, allowed=FROM_C)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 
+from ._status import status_field
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ._handle import NamespaceFile
@@ -43,11 +45,7 @@ def _no_such(pid: int, namespace: NamespaceFile) -> ProcessLookupError:
 
 def _numbers(pid: int) -> list[int]:
     """The numbers of a process, the caller's first, the innermost last."""
-    with open(f"/proc/{pid}/status") as file:
-        for line in file:
-            if line.startswith("NSpid:"):
-                return [int(number) for number in line.split()[1:]]
-    return []
+    return [int(number) for number in (status_field(pid, "NSpid") or "").split()]
 
 
 def _levels_between(inner: NamespaceFile, outer: NamespaceFile) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._status import status_field
 from ._types import USER, NSType
 
 TYPE_CHECKING = False
@@ -13,8 +14,7 @@ CAP_SYS_ADMIN = 21
 
 def has_capability(number: int) -> bool:
     """Whether the calling thread has that capability in effect (capabilities(7))."""
-    with open("/proc/thread-self/status") as file:
-        effective = next((int(line.split()[1], 16) for line in file if line.startswith("CapEff:")), 0)
+    effective = int(status_field("thread-self", "CapEff") or "0", 16)
     return bool(effective >> number & 1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from . import _ns
+from ._status import status_field
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,11 +80,10 @@ class Facts:
 
     def status(self, field: str) -> str | None:
         """A field of this thread's status file (proc_pid_status(5))."""
-        for line in (self.text("/proc/thread-self/status") or "").splitlines():
-            name, _, value = line.partition(":")
-            if name == field:
-                return value.strip()
-        return None
+        try:
+            return status_field("thread-self", field)
+        except OSError:
+            return None
 
     def lacks(self, *caps: str) -> list[str]:
         """Those of the capabilities that are not effective; none when unknown."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import pickle
 import subprocess
@@ -17,17 +18,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import nsutil
-from nsutil import _ns, jupyter, named
+from nsutil import _ns, _pidns, jupyter, named
 from nsutil._checks import CHECKS
 from nsutil._filter import compile_filter
 from nsutil._idmap import fill, parse_map, text_of
 from nsutil._leaks import Held
 from nsutil._names import check_name
+from nsutil._privilege import has_capability
 from nsutil._probe import Facts
 from nsutil._recipe import DEFAULTS
 from nsutil._types import NAMES, each, parse_type, parse_types
 from nsutil.cli import _args, lsns, unshare
-
+from nsutil.cli.demo import _capabilities
 
 # Under a sanitizer each example takes ten times as long.
 FEWER = 8 if support.SANITIZED else 1
@@ -463,6 +465,23 @@ def test_what_looks_like_a_literal(value: str) -> None:
     pytest.importorskip("IPython")
     found = attempt(jupyter.parse_line, f"uts --hostname '{value}'")
     assert found is None or found[0].hostname == value
+
+
+@pytest.mark.parametrize(
+    "name", [b"a\rCapEff:\t0", b"a\rNSpid:\t1\t7", "a\x85CapEff:\t0".encode(), b"\xff\xfe"], ids=ascii
+)
+def test_a_process_s_name_forges_nothing(name: bytes) -> None:
+    """The name is the first line of its status file, where the kernel escapes a newline alone."""
+
+    def told() -> list[Any]:
+        return [has_capability(1), _pidns._numbers(os.getpid()), Facts().status("CapEff"), _capabilities()]
+
+    def body() -> None:
+        before = told()
+        ctypes.CDLL(None).prctl(15, name, 0, 0, 0)  # PR_SET_NAME
+        assert told() == before
+
+    support.in_child(body)
 
 
 def test_nothing_is_said_when_the_interpreter_ends() -> None:

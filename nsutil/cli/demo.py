@@ -9,6 +9,7 @@ import time
 
 from .. import __version__
 from .._recipe import Namespace
+from .._status import status_field
 from .._types import NAMES, NSType, parse_type
 from ._args import Arguments, describe
 
@@ -125,8 +126,7 @@ def identity() -> Rows:
 
 
 def _capabilities() -> int:
-    with open("/proc/thread-self/status") as file:
-        return next(int(line.split()[1], 16).bit_count() for line in file if line.startswith("CapEff"))
+    return int(status_field("thread-self", "CapEff") or "0", 16).bit_count()
 
 
 def control_groups() -> Rows:

@@ -58,11 +58,16 @@ write_number(char *text, int value)
 }
 
 
-/* Run one of the plans.  Whether it succeeded. */
+/* Run one of the plans.  Whether it succeeded.  Which one is noted before: a
+ * child that is killed while it cleans up after a failure has noted the rest. */
 static bool
 do_part(struct spawn *s, enum spawn_part part)
 {
-    if (s->plan[part] == NULL || run_steps(s->plan[part], &s->run) == 0)
+    if (s->plan[part] == NULL)
+        return true;
+    if (s->run.error == 0)
+        s->run.plan = (int)part;
+    if (run_steps(s->plan[part], &s->run) == 0)
         return true;
     s->run.plan = (int)part;
     return false;

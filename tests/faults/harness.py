@@ -1,6 +1,6 @@
 """Make each system call of each public operation fail, wait or be the last, once; see what is left.
 
-    python tests/faults/harness.py [--every N] [--only TEXT] [--list] [--verbose] [OPERATION ...]
+    python tests/faults/harness.py [--jobs N] [--shard I/N] [--every N] [--only TEXT] [--list] [--verbose] [NAME ...]
 
 A point is one call of one operation: the K-th openat(2), say, of the calling thread, of another thread, of a child or
 of nsutil's init.  At each point the call fails once with each of the errors of faults/calls.py, is delayed, or its
@@ -11,6 +11,7 @@ process is left; the operation worked, or raised an exception that the contract 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import pickle
 import signal
@@ -21,6 +22,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -72,6 +75,7 @@ class Verdict(NamedTuple):
     problems: list[str]
     report: dict[str, Any]
     detail: str
+    seconds: float = 0.0
 
 
 class Supervisor:
@@ -341,6 +345,10 @@ class Tally:
         else:
             self.held += 1
 
+    @property
+    def count(self) -> int:
+        return self.tried + self.missed
+
     def __str__(self) -> str:
         return f"{self.tried} points tried, {self.held} held, {len(self.violations)} violated, {self.missed} not met"
 
@@ -351,6 +359,7 @@ class Session:
     def __init__(self) -> None:
         self._runner: Runner | None = None
         self._modules: list[str] | None = None
+        self._points: dict[str, list[Point]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -371,9 +380,15 @@ class Session:
         return self._runner
 
     def points(self, operation: str) -> list[Point]:
-        return list(points_of(operation, self.runner.record(operation)))
+        if operation not in self._points:
+            self._points[operation] = list(points_of(operation, self.runner.record(operation)))
+        return self._points[operation]
 
     def try_point(self, point: Point) -> Verdict:
+        started = time.monotonic()
+        return self._try_point(point)._replace(seconds=time.monotonic() - started)
+
+    def _try_point(self, point: Point) -> Verdict:
         try:
             verdict = self.runner.try_point(point)
             if not verdict.fired:  # processes do not always meet in the same order
@@ -391,44 +406,91 @@ def sample(points: list[Point], every: int) -> list[Point]:
     return points[:: max(1, every)]
 
 
-def main() -> int:
+# ------------------------------------------------------------------ on several processors
+
+_session = Session()  # of each worker its own
+
+
+def _start_worker() -> None:
+    Finalize(None, _session.renew, exitpriority=1)
+
+
+def _points(operation: str) -> list[Point]:
+    return _session.points(operation)
+
+
+def _try_point(point: Point) -> Verdict:
+    return _session.try_point(point)
+
+
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("operations", nargs="*", metavar="OPERATION")
+    parser.add_argument("operations", nargs="*", metavar="NAME", help="default: all of them")
+    processors = len(os.sched_getaffinity(0))
+    parser.add_argument("--jobs", type=int, default=processors, metavar="N", help="points tried at a time: %(default)s")
+    parser.add_argument("--shard", type=shard, default=(1, 1), metavar="I/N", help="only the I-th part of N")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only each N-th point")
     parser.add_argument("--only", default="", metavar="TEXT", help="only points with that text in them")
     parser.add_argument("--list", action="store_true", help="show the calls, try nothing")
     parser.add_argument("--verbose", action="store_true", help="show each point")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def shard(text: str) -> tuple[int, int]:
+    number, count = map(int, text.split("/"))
+    if not 1 <= number <= count:
+        raise ValueError(text)
+    return number, count
+
+
+def main() -> int:
+    options = arguments()
     reason = notify.supported()
     if reason:
         print(f"faults: {reason}")
         return 1
-    total = Tally()
-    started = time.monotonic()
-    with Session() as session:
-        for operation in options.operations or OPERATIONS:
-            if options.list:
-                for call in session.runner.record(operation):
-                    print(operation, *call)
-                continue
-            points = [point for point in session.points(operation) if options.only in str(point)]
-            tally = run_points(session, sample(points, options.every), options.verbose, total)
-            print(f"{operation}: {tally}", flush=True)
-    print(f"\n{len(options.operations or OPERATIONS)} operations in {time.monotonic() - started:.0f} s: {total}")
+    operations = options.operations or list(OPERATIONS)
+    if options.list:
+        return show_calls(operations)
+    with ProcessPoolExecutor(options.jobs, initializer=_start_worker) as pool:
+        points = [point for found in pool.map(_points, operations) for point in found if options.only in str(point)]
+        number, count = options.shard
+        points = sample(points, options.every)[number - 1 :: count]
+        print(f"{len(points)} points of {len(operations)} operations, {options.jobs} at a time", flush=True)
+        total = try_all(pool, points, options.verbose)
     return 1 if total.violations else 0
 
 
-def run_points(session: Session, points: list[Point], verbose: bool, total: Tally) -> Tally:
-    tally = Tally()
-    for point in points:
-        verdict = session.try_point(point)
-        tally.add(verdict)
-        total.add(verdict)
-        if verdict.problems or verbose:
-            print(f"  {point} ({verdict.detail}): {verdict.report.get('outcome', ['?'])[0]}", flush=True)
-        for problem in verdict.problems:
-            print("    " + problem.replace("\n", "\n      "), flush=True)
-    return tally
+def show_calls(operations: list[str]) -> int:
+    with Session() as session:
+        for operation in operations:
+            for call in session.runner.record(operation):
+                print(operation, *call)
+    return 0
+
+
+def try_all(pool: ProcessPoolExecutor, points: list[Point], verbose: bool) -> Tally:
+    """Try them, with a line for each operation."""
+    total = Tally()
+    started = time.monotonic()
+    verdicts = pool.map(_try_point, points, chunksize=8)
+    for operation, group in itertools.groupby(verdicts, key=lambda verdict: verdict.point.operation):
+        tally = Tally()
+        for verdict in group:
+            tally.add(verdict)
+            total.add(verdict)
+            if verdict.problems or verbose:
+                show(verdict)
+        print(f"{total.count} of {len(points)} in {time.monotonic() - started:.0f} s; {operation}: {tally}", flush=True)
+    print(f"\n{total} in {time.monotonic() - started:.0f} s")
+    return total
+
+
+def show(verdict: Verdict) -> None:
+    outcome = verdict.report.get("outcome", ["?"])[0]
+    print(f"  {verdict.point} ({verdict.detail}): {outcome}, {verdict.seconds:.2f} s", flush=True)
+    for problem in verdict.problems:
+        print("    " + problem.replace("\n", "\n      "), flush=True)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ sent to the generator, which may look further, and puts back what the next run n
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import inspect
 import os
@@ -14,14 +15,37 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
 import support
 
 import nsutil
-from nsutil import ALL, CGROUP, IPC, MNT, NET, PID, TIME, USER, UTS, IdMap, Namespace, Tmpfs, enter, named
+from nsutil import (
+    ALL,
+    CGROUP,
+    IPC,
+    MNT,
+    NET,
+    PID,
+    TIME,
+    USER,
+    UTS,
+    Bind,
+    Dev,
+    File,
+    IdMap,
+    Mqueue,
+    Namespace,
+    Overlay,
+    Remount,
+    Symlink,
+    Sysfs,
+    Tmpfs,
+    enter,
+    named,
+)
 
 Body: TypeAlias = Callable[[], object]
 Run: TypeAlias = Generator[Body, bool, None]
@@ -162,6 +186,27 @@ def block_strict() -> None:
 
 
 @operation
+def block_moved_into_others() -> Run:
+    """Joined by the thin call, left by the block."""
+    own = inode(NET)
+    with support.paused(NET) as pid, nsutil.open(pid, NET) as net:
+
+        def body() -> None:
+            with Namespace(UTS):
+                nsutil.setns(net.fileno(), NET)
+                expect(inode(NET) == net.inode, "the NET of the other")
+            expect(inode(NET) == own, "NET as before")
+
+        yield from again_and_again(body)
+
+
+@operation
+def block_around_a_function() -> Run:
+    inside = Namespace(UTS, hostname="inside")(_whereabouts)
+    yield from again_and_again(lambda: expect(inside()[0] == "inside", "the host name"))
+
+
+@operation
 def block_enter() -> Run:
     with support.paused(UTS | NET | IPC) as pid:
         box = enter(pid)
@@ -240,8 +285,6 @@ def handles() -> Run:
                 expect(owner is None or owner.type == USER, "its owner")
                 if owner is not None:
                     owner.close()
-                net.bind("/mnt/name")
-                support.must("umount2", b"/mnt/name", 2)
                 with net.socket() as inside:
                     expect(inside.fileno() >= 0, "a socket")
                 net.reference()
@@ -249,6 +292,34 @@ def handles() -> Run:
                 expect(namespace.pid_from(1) == pid, "the pid")
             with nsutil.open(pid, MNT) as namespace, namespace.open("/proc/self/comm") as file:
                 file.read()
+
+        yield from again_and_again(body)
+
+
+@operation
+def bind() -> Run:
+    """A namespace that is kept by a file; unmounted outside of the body, where no fault hits what only puts back."""
+    support.must("mount", b"none", b"/mnt", b"tmpfs", 0, None)
+    Path("/mnt/name").touch()
+    with support.paused(NET) as pid, nsutil.open(pid, NET) as net:
+        while True:
+            worked = yield lambda: net.bind("/mnt/name")
+            bound = os.stat("/mnt/name").st_ino == net.inode
+            expect(bound == worked, "what the file is")
+            if bound:
+                support.must("umount2", b"/mnt/name", 2)
+
+
+@operation
+def reference() -> Run:
+    """Found again after its handle was closed."""
+    with support.paused(NET) as pid:
+        with nsutil.open(pid, NET) as net:
+            found = net.reference()
+
+        def body() -> None:
+            with found.open() as again:
+                expect(again.inode == inode(NET, pid), "the same namespace")
 
         yield from again_and_again(body)
 
@@ -312,20 +383,91 @@ def run_subordinate() -> Run:
     yield from again_and_again(lambda: run_inside(Namespace(USER | UTS, hostname="inside", uid_map="auto", cwd="/")))
 
 
-@operation
-def run_in_a_root() -> Run:
+def make_root(*empty: str) -> None:
+    """The programs of this machine in /mnt, beside empty directories."""
     support.must("mount", b"none", b"/mnt", b"tmpfs", 0, None)
-    for name in ("bin", "lib", "lib64", "usr", "proc", "tmp"):
-        os.makedirs(f"/mnt/{name}", exist_ok=True)
-        if name not in ("proc", "tmp") and os.path.isdir(f"/{name}"):
+    for name in empty:
+        os.makedirs(f"/mnt/{name}")
+    for name in ("bin", "lib", "lib64", "usr"):
+        os.makedirs(f"/mnt/{name}")
+        if os.path.isdir(f"/{name}"):
             source, target = f"/{name}".encode(), f"/mnt/{name}".encode()
             support.must("mount", source, target, None, support.MS_BIND | support.MS_REC, None)
+
+
+@operation
+def run_in_a_root() -> Run:
+    make_root("proc", "tmp")
     box = Namespace(UTS | MNT | PID, hostname="inside", root="/mnt", mounts=[Tmpfs("/tmp")], cwd="/tmp", uid=1, gid=1)
 
     def body() -> None:
         run_inside(box, pid=2)
 
     yield from again_and_again(body)
+
+
+def container() -> Namespace:
+    """As a container starts: all of its own, and every kind of mount."""
+    make_root("proc", "tmp", "dev", "sys", "etc")
+    os.makedirs("/mnt/home/user")
+    Path("/mnt/home/user/file").touch()
+    return Namespace(
+        ALL - TIME,
+        root="/mnt",
+        hostname="inside",
+        uid_map=IdMap(0, 100000, 65536),
+        gid_map=IdMap(0, 100000, 65536),
+        uid=0,
+        gid=0,
+        no_new_privs=True,
+        mounts=[
+            Tmpfs("/tmp"),
+            Dev("/dev"),
+            Mqueue("/dev/mqueue"),
+            Sysfs("/sys"),
+            Tmpfs("/etc", mode=0o755),
+            File("/etc/hostname", "inside\n"),
+            Symlink("/proc/self/mounts", "/etc/mtab"),
+            Bind("/mnt/home/user", "/home", readonly=True),
+            Remount("/etc"),
+        ],
+    )
+
+
+@operation
+def run_container() -> Run:
+    box = container()
+    yield from again_and_again(lambda: run_inside(box, pid=2))
+
+
+@operation
+def call_container() -> Run:
+    box = container()
+
+    def body() -> None:
+        found = box.call(lambda: (sorted(os.listdir("/home")), Path("/etc/mtab").exists(), os.getresuid()))
+        expect(found == (["file"], True, (0, 0, 0)), f"what it saw: {found}")
+
+    yield from again_and_again(body)
+
+
+@operation
+def run_overlay() -> Run:
+    support.must("mount", b"none", b"/mnt", b"tmpfs", 0, None)
+    for name in ("lower", "upper", "work", "dst"):
+        os.makedirs(f"/mnt/{name}")
+    box = Namespace(UTS | MNT, hostname="inside", mounts=[Overlay("/mnt/lower", "/mnt/upper", "/mnt/work", "/mnt/dst")])
+    yield from again_and_again(lambda: run_inside(box))
+
+
+@operation
+def run_refused() -> None:
+    """A step that fails anyway is told as ever, or else what the fault was."""
+    try:
+        run_inside(Namespace(MNT | PID, mounts=[Tmpfs("/nonexistent/target")]))
+    except FileNotFoundError:
+        return
+    raise WrongResult("it started")
 
 
 @operation
@@ -451,6 +593,33 @@ def call_entered() -> Run:
 
 
 @operation
+def call_raises() -> None:
+    try:
+        Namespace(UTS).call(_raise)
+    except LookupError as error:
+        expect(error.args == ("there is none",), f"its arguments: {error.args}")
+    else:
+        raise WrongResult("it returned")
+
+
+def _raise() -> NoReturn:
+    raise LookupError("there is none")
+
+
+@operation
+def call_too_long() -> Run:
+    """The whole tree is killed."""
+    never, _end = os.pipe()
+
+    def body() -> None:
+        with contextlib.suppress(TimeoutError):
+            Namespace(PID | UTS, timeout=0.05).call(os.read, never, 1)
+            raise WrongResult("it returned")
+
+    yield from again_and_again(body)
+
+
+@operation
 def call_watched() -> None:
     call_inside(Namespace(UTS, hostname="inside", kill_child=True))
 
@@ -478,6 +647,18 @@ def executor_init() -> None:
 
 
 @operation
+def executor_entered() -> Run:
+    with support.paused(NET | PID | UTS) as pid:
+        there = inode(NET, pid)
+
+        def body() -> None:
+            with enter(pid).executor(1) as pool:
+                expect(pool.submit(inode, NET, "self").result() == there, "the NET of the target")
+
+        yield from again_and_again(body)
+
+
+@operation
 def executor_threads() -> None:
     with Namespace(UTS | NET, hostname="inside").executor(2, kind="thread") as pool:
         for host, _ in pool.map(lambda_free, range(3)):
@@ -499,6 +680,46 @@ def thread_pid_and_time() -> Run:
         expect(box.thread(inode, PID, entry="pid_for_children").result(20) != own, "a new PID")
 
     yield from again_and_again(body)
+
+
+@operation
+def thread_mnt_entered() -> Run:
+    with support.paused(MNT | NET) as pid:
+        there = inode(MNT, pid)
+
+        def body() -> None:
+            expect(enter(pid).thread(inode, MNT).result(20) == there, "the MNT of the target")
+
+        yield from again_and_again(body)
+
+
+# ------------------------------------------------------------------ asyncio
+
+
+def in_loop(make: Callable[[], Coroutine[object, object, object]]) -> Run:
+    """In a loop that was there before."""
+    with asyncio.Runner() as runner:
+        runner.run(asyncio.sleep(0))
+        yield from again_and_again(lambda: runner.run(make()))
+
+
+@operation
+def aio_run() -> Run:
+    async def body() -> None:
+        shown(
+            await nsutil.aio.run(_SHELL, new=UTS | PID, hostname="inside", stdout=subprocess.PIPE, text=True), "inside"
+        )
+
+    yield from in_loop(body)
+
+
+@operation
+def aio_call() -> Run:
+    async def body() -> None:
+        found = await nsutil.aio.call(_whereabouts, new=UTS | PID, hostname="inside")
+        expect(found == ("inside", 2), f"where it was: {found}")
+
+    yield from in_loop(body)
 
 
 # ------------------------------------------------------------------ held
@@ -524,6 +745,20 @@ def create_pid() -> Run:
         with Namespace(PID | MNT | TIME).create() as held:
             expect(held.pid.inode != own, "a new PID")
             expect(held.pid.pid_from(1) > 1, "its PID 1")
+
+    yield from again_and_again(body)
+
+
+@operation
+def create_mnt() -> Run:
+    own = inode(MNT)
+
+    def body() -> None:
+        box = Namespace(USER | MNT | IPC, uid_map="root", mounts=[Tmpfs("/mnt"), File("/mnt/file", "text")])
+        with box.create() as held:
+            expect(held.mnt.inode != own, "a new MNT")
+            with held.mnt.open("/mnt/file") as file:
+                expect(file.read() in ("text", b"text"), "its file")
 
     yield from again_and_again(body)
 
@@ -670,6 +905,21 @@ def named_attach() -> Run:
                 with named.open("name") as file:
                     expect(file.inode == inode(NET, pid), "its namespace")
                 named.remove("name")
+
+
+@operation
+def named_watch() -> Run:
+    def body() -> None:
+        with named.watch(UTS) as watch:
+            try:
+                Path("/run/nsutil/uts/plain").touch()
+                expect(next(watch) == ("add", "plain"), "what came")
+            finally:
+                Path("/run/nsutil/uts/plain").unlink(missing_ok=True)
+
+    named.create("old", UTS).close()
+    named.remove("old", UTS)
+    yield from again_and_again(body)
 
 
 @contextlib.contextmanager

@@ -260,10 +260,10 @@ def main(control: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    from nsutil import MNT, PID
+    from nsutil import IPC, MNT, NET, PID, UTS
 
     channel = socket.socket(fileno=int(sys.argv[1]))
-    support.must("unshare", int(MNT | PID))
+    support.must("unshare", int(UTS | IPC | NET | MNT | PID))
     if child := os.fork():
         os.waitpid(child, 0)
         sys.exit()

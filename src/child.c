@@ -58,8 +58,8 @@ write_number(char *text, int value)
 }
 
 
-/* Run one of the plans.  Whether it succeeded.  Which one is noted before: a
- * child that is killed while it cleans up after a failure has noted the rest. */
+/* Run one of the plans.  Whether it succeeded.  Which one is noted before: of
+ * a child that is killed while it cleans up after a failure, the rest is. */
 static bool
 do_part(struct spawn *s, enum spawn_part part)
 {

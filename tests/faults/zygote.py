@@ -250,6 +250,7 @@ def main(control: socket.socket) -> None:
     modules = warm_up(pickle.loads(control.recv(1 << 20)))
     assert threading.active_count() == 1
     gc.collect()
+    gc.freeze()  # the forks look for garbage again and again: among what is theirs
     control.send(pickle.dumps(modules))
     listener = install()
     mark(0)

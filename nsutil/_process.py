@@ -76,11 +76,8 @@ class Popen(subprocess.Popen[AnyStr]):
         *pipes, restore_signals, gid, gids, uid, _, new_session, group = rest
         words, program = _command.words(args, executable, shell)
         bits = CLOSE_FDS * bool(close_fds) | RESTORE_SIGNALS * bool(restore_signals)
-        streams = pipes[0], pipes[3], pipes[5]
-        self._start(program, words, env, bits, streams, pass_fds, (new_session, group, gids, gid, uid))
+        self._start(program, words, env, bits, pipes, pass_fds, (new_session, group, gids, gid, uid))
         self._child_created = True
-        if streams != INHERITED:
-            self._close_pipe_fds(*pipes)
 
     def _start(
         self,
@@ -88,11 +85,13 @@ class Popen(subprocess.Popen[AnyStr]):
         words: list[Any],
         env: _command.Environment,
         bits: int,
-        streams: tuple[int, int, int],
+        pipes: list[int],
         pass_fds: Sequence[int],
         who: tuple[Any, ...],
     ) -> None:
+        """Start it and close the ends of the pipes that are its own; after a failure of either there is no program."""
         launch = launch_of(self._recipe)
+        streams = pipes[0], pipes[3], pipes[5]
         try:
             sys.audit("subprocess.Popen", program, words, launch.cwd, env)
             if env is None and launch.env is not None:
@@ -101,6 +100,8 @@ class Popen(subprocess.Popen[AnyStr]):
             leading, identity = _command.identity(launch.new_session, *who)
             where = _command.candidates(program, env)
             launch.start(self._child, program, words, envp, where, bits | leading, streams, pass_fds, identity)
+            if streams != INHERITED:
+                self._close_pipe_fds(*pipes)
         except BaseException:
             self._child.abandon()
             raise

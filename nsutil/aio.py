@@ -40,7 +40,10 @@ _LIMIT = 2**16
 
 
 async def _readable(*fds: int) -> None:
-    """Wait until one of the descriptors can be read."""
+    """Wait until one of the descriptors can be read; -1 is the pidfd of a child that others have reaped, nothing."""
+    fds = tuple(fd for fd in fds if fd >= 0)
+    if not fds:
+        return
     loop = asyncio.get_running_loop()
     ready = loop.create_future()
 

@@ -29,6 +29,8 @@ FORMER = {
     ("run_watched", "child", "dup3", "EMFILE"): "init watched whatever lay on its descriptor",
     ("named_pid", "child", "dup3", "EMFILE"): "the same, for a name's sake",
     ("run_refused", "child", "close", "kill"): "the failure of a killed child was told of no part of the plan",
+    ("aio_run", "main", "close", "EINTR"): "a program that Popen() had started and not come back with",
+    ("aio_call", "main", "pidfd_open", "ESRCH"): "a ValueError for the descriptor of a child that is gone",
     ("executor", "main", "socketpair", "EMFILE"): "an exception in a finalizer",
     ("executor", "thread", "close", "EIO"): "the pidfd of a worker stayed open",
     ("create", "child", "sethostname", "kill"): "a killed holder stayed a zombie",

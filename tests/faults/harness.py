@@ -206,9 +206,7 @@ class Runner:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), *sys.path])}
         command = [sys.executable, str(HERE / "zygote.py"), str(theirs.fileno())]
-        # What children say when they cannot report is of no interest here.
-        quiet = subprocess.DEVNULL if modules else None
-        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment, stderr=quiet)
+        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment)
         theirs.close()
         self._control = ours
         ours.settimeout(GIVE_UP)

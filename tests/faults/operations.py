@@ -17,7 +17,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from pathlib import Path
-from typing import NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import support
 
@@ -697,10 +697,29 @@ def thread_mnt_entered() -> Run:
 
 
 def in_loop(make: Callable[[], Coroutine[object, object, object]]) -> Run:
-    """In a loop that was there before."""
+    """In a loop that was there before.
+
+    What its own callbacks raise it only tells a handler: that ends the task, which would wait for ever.
+    """
+    problems: list[BaseException] = []
+
+    def end(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        problems.append(context.get("exception") or WrongResult(context["message"]))
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+
     with asyncio.Runner() as runner:
         runner.run(asyncio.sleep(0))
-        yield from again_and_again(lambda: runner.run(make()))
+        runner.get_loop().set_exception_handler(end)
+
+        def body() -> None:
+            problems.clear()
+            try:
+                runner.run(make())
+            except asyncio.CancelledError:
+                raise problems[0] from None
+
+        yield from again_and_again(body)
 
 
 @operation
@@ -909,17 +928,18 @@ def named_attach() -> Run:
 
 @operation
 def named_watch() -> Run:
-    def body() -> None:
-        with named.watch(UTS) as watch:
-            try:
-                Path("/run/nsutil/uts/plain").touch()
-                expect(next(watch) == ("add", "plain"), "what came")
-            finally:
-                Path("/run/nsutil/uts/plain").unlink(missing_ok=True)
-
     named.create("old", UTS).close()
     named.remove("old", UTS)
-    yield from again_and_again(body)
+    plain = Path("/run/nsutil/uts/plain")
+
+    def body() -> None:
+        with named.watch(UTS) as watch:
+            plain.touch()
+            expect(next(watch) == ("add", "plain"), "what came")
+
+    while True:
+        yield body
+        plain.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -241,6 +241,13 @@ def warm_up(modules: list[str] | None) -> list[str]:
     return modules
 
 
+def silence() -> None:
+    """What children say when they cannot report is of no interest."""
+    nothing = os.open("/dev/null", os.O_WRONLY)
+    os.dup2(nothing, 2)
+    os.close(nothing)
+
+
 def main(control: socket.socket) -> None:
     """PID 1 from its first breath."""
     support.private_mounts()
@@ -252,6 +259,7 @@ def main(control: socket.socket) -> None:
     gc.collect()
     gc.freeze()  # the forks look for garbage again and again: among what is theirs
     control.send(pickle.dumps(modules))
+    silence()
     listener = install()
     mark(0)
     os.close(listener)

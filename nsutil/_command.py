@@ -125,7 +125,7 @@ def target_environment(recipe: Namespace) -> dict[bytes, bytes]:
     """The environment of the process that is entered."""
     from ._compile import _process_target
 
-    pairs = (entry.partition(b"=") for entry in _process_target(recipe).read("environ").split(b"\0"))
+    pairs = (entry.partition(b"=") for entry in _process_target(recipe).environment().split(b"\0"))
     return {name: value for name, separator, value in pairs if separator}
 
 

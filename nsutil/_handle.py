@@ -9,7 +9,7 @@ import sys
 
 from . import _ns
 from ._errors import NotANamespace, step_error
-from ._types import MNT, NET, PID, USER, NSType, name_of
+from ._types import MNT, NET, PID, USER, UTS, NSType, name_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -327,6 +327,23 @@ class NamespaceFile:
 def newer_calls() -> bool:
     """False when NSUTIL_NO_NEW_CALLS is set: what old kernels lack is then not used."""
     return "NSUTIL_NO_NEW_CALLS" not in os.environ
+
+
+_pidfds_join: bool | None = None
+
+
+def pidfds_join() -> bool:
+    """Whether setns(2) takes a pidfd (Linux 5.8); tried once, on where the calling thread is anyway."""
+    global _pidfds_join
+    if _pidfds_join is None:
+        pidfd = os.pidfd_open(os.getpid())
+        try:
+            failed = _ns.run_plan(_ns.Plan([("setns", (pidfd, int(NET | UTS)), -1, 0)]))
+        finally:
+            os.close(pidfd)
+        # EPERM: it would be understood.
+        _pidfds_join = failed is None or failed[1] != errno.EINVAL
+    return _pidfds_join and newer_calls()
 
 
 def check_pid(pid: object) -> int:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from ._types import Types
 
 
+_ENV_END = 51 - 3  # of the fields in /proc/PID/stat from the third on, see proc_pid_stat(5)
+
+
 class Process:
     """A process held by its pidfd: it can end, but never turn into another."""
 
@@ -73,6 +76,22 @@ class Process:
             data = file.read()
         self.check_alive()
         return data
+
+    def environment(self) -> bytes:
+        """The content of /proc/PID/environ, which is empty while exec(2) has not yet put it there."""
+        import time
+
+        for _ in range(100):
+            final = self._has_program()
+            if (data := self.read("environ")) or final:
+                break
+            time.sleep(0.001)
+        return data
+
+    def _has_program(self) -> bool:
+        """Whether exec(2) is over: it lets go of who started the program before it notes the environment's end."""
+        fields = self.read("stat").rpartition(b")")[2].split()
+        return fields[0] in b"ZX" or fields[_ENV_END] != b"0"
 
     def open_path(self, name: str) -> int:
         """An O_PATH descriptor of /proc/PID/name, of this process and no other."""
@@ -174,9 +193,9 @@ def join_process(process: Process, types: NSType | None) -> list[Join]:
             raise ValueError(f"{process} is in this process's own user namespace, which cannot be joined again")
         if types is not None or not same:
             chosen.append((nstype, identity))
-    from ._handle import newer_calls
+    from ._handle import pidfds_join
 
-    if not newer_calls():
+    if not pidfds_join():
         return [_join_file(process.open(nstype), process) for nstype, _ in chosen]
     every = NSType(sum(nstype for nstype, _ in chosen))
     return [Join(process, every, tuple(identity for _, identity in chosen), process)] if chosen else []

@@ -235,7 +235,7 @@ arrange_files(struct spawn *s)
     if (s->memory_fd >= 0)
         keep_open(program, s->memory_fd);
     if (program->close_others)
-        close_others(program->keep, program->keep_count, s->old_calls);
+        close_others(3, program->keep, program->keep_count, s->old_calls);
     return true;
 }
 
@@ -399,7 +399,7 @@ be_waiter(struct spawn *s, long pid)
     write_number(signal, s->end_signal);
     long error = take_init_files(s);
     if (error >= 0) {
-        close_others(keep, s->memory_fd >= 0, s->old_calls);
+        close_others(3, keep, s->memory_fd >= 0, s->old_calls);
         error = sc(SYS_execveat, 2, (long)"", (long)argv, (long)(argv + 4),
                    AT_EMPTY_PATH, 0);
     }

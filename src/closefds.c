@@ -8,8 +8,6 @@
 #include <sys/resource.h>
 #include <sys/vfs.h>
 
-enum { FIRST = 3 };
-
 /* What getdents64(2) fills in. */
 struct entry {
     unsigned long inode;
@@ -22,16 +20,16 @@ struct entry {
 
 /* The ranges between the descriptors to keep.  0 or -errno. */
 static long
-close_ranges(const int *keep, int count)
+close_ranges(int first, const int *keep, int count)
 {
-    unsigned low = FIRST;
+    int low = first;
     long result = 0;
     for (int i = 0; i < count && result >= 0; i++) {
-        if (keep[i] < FIRST)
+        if (keep[i] < first)
             continue;
-        if ((unsigned)keep[i] > low)
+        if (keep[i] > low)
             result = sc(SYS_close_range, low, keep[i] - 1, 0, 0, 0, 0);
-        low = (unsigned)keep[i] + 1;
+        low = keep[i] + 1;
     }
     if (result >= 0)
         result = sc(SYS_close_range, low, ~0u, 0, 0, 0, 0);
@@ -41,12 +39,12 @@ close_ranges(const int *keep, int count)
 
 /* Whether a descriptor is not to be closed. */
 static bool
-is_kept(const int *keep, int count, long fd)
+is_kept(int first, const int *keep, int count, long fd)
 {
     for (int i = 0; i < count; i++)
         if (keep[i] == fd)
             return true;
-    return fd < FIRST;
+    return fd < first;
 }
 
 
@@ -84,7 +82,7 @@ open_list(void)
 
 /* Those that a directory of procfs lists. */
 static void
-close_listed(long directory, const int *keep, int count)
+close_listed(long directory, int first, const int *keep, int count)
 {
     char buffer[2048] __attribute__((aligned(8)));
     long n;
@@ -94,7 +92,7 @@ close_listed(long directory, const int *keep, int count)
         for (long at = 0; at < n;) {
             const struct entry *entry = (const void *)(buffer + at);
             long fd = number_of(entry->name);
-            if (fd >= 0 && fd != directory && !is_kept(keep, count, fd))
+            if (fd >= 0 && fd != directory && !is_kept(first, keep, count, fd))
                 sc(SYS_close, fd, 0, 0, 0, 0, 0);
             at += entry->length;
         }
@@ -104,24 +102,24 @@ close_listed(long directory, const int *keep, int count)
 
 /* Every number there can be. */
 static void
-close_all(const int *keep, int count)
+close_all(int first, const int *keep, int count)
 {
     struct rlimit limit = {0, 0};
     sc(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, (long)&limit, 0, 0);
-    for (long fd = FIRST; fd < (long)limit.rlim_max; fd++)
-        if (!is_kept(keep, count, fd))
+    for (long fd = first; fd < (long)limit.rlim_max; fd++)
+        if (!is_kept(first, keep, count, fd))
             sc(SYS_close, fd, 0, 0, 0, 0, 0);
 }
 
 
 void
-close_others(const int *keep, int count, bool old_way)
+close_others(int first, const int *keep, int count, bool old_way)
 {
-    if (!old_way && close_ranges(keep, count) >= 0)
+    if (!old_way && close_ranges(first, keep, count) >= 0)
         return;
     long directory = open_list();
     if (directory >= 0)
-        close_listed(directory, keep, count);
+        close_listed(directory, first, keep, count);
     else
-        close_all(keep, count);
+        close_all(first, keep, count);
 }

@@ -1,6 +1,7 @@
 /* From fork() to the function's process; see forked.h. */
 #include "forked.h"
 
+#include "closefds.h"
 #include "compat.h"
 #include "message.h"
 
@@ -107,18 +108,22 @@ static _Noreturn void
 become_init(struct forked *f, pid_t child, bool reports)
 {
     static char *const no_environment[] = {NULL};
+    const int program = f->program, report = f->end[REPORT];
+    const int keep[] = {program < report ? program : report,
+                        program < report ? report : program};
     char pid[16], signal[16];
     bool watches = reports && f->end[LIFE] >= 0;
     char *const argv[] = {"nsutil-init", "w", digits(child, pid + sizeof pid),
                           digits(watches ? f->parent_signal : 0,
                                  signal + sizeof signal),
                           NULL};
-    sc(SYS_close_range, 0, 2, 0, 0, 0, 0);
+    for (int fd = 0; fd <= 2; fd++)
+        sc(SYS_close, fd, 0, 0, 0, 0, 0);
     if (reports)
         check(f, STEP_INIT, sc(SYS_dup3, f->end[STATUS], 0, 0, 0, 0, 0));
     if (watches)
         check(f, STEP_INIT, sc(SYS_dup3, f->end[LIFE], 1, 0, 0, 0, 0));
-    sc(SYS_close_range, 3, ~0u, CLOSE_RANGE_CLOEXEC, 0, 0, 0);
+    close_others(3, keep, 2, false);
     check(f, STEP_INIT,
           sc(SYS_execveat, f->program, (long)"", (long)argv,
              (long)no_environment, AT_EMPTY_PATH, 0));

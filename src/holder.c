@@ -57,7 +57,7 @@ become_init(void *arg)
     if (h->life_fd < 0 || error >= 0)
         error = sc(SYS_dup3, h->init_fd, 2, O_CLOEXEC, 0, 0, 0);
     if (error >= 0) {
-        close_others(NULL, 0, false);
+        close_others(3, NULL, 0, false);
         error = sc(SYS_execveat, 2, (long)"", (long)argv, (long)(argv + 5),
                    AT_EMPTY_PATH, 0);
     }

@@ -1,10 +1,11 @@
 /* A process that waits for one child and ends as it does; see mirror.h. */
 #include "mirror.h"
 
-#include "compat.h"
+#include "closefds.h"
 
 #include <errno.h>
 #include <signal.h>
+#include <stddef.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -49,7 +50,7 @@ mirror(pid_t child)
     sigset_t all;
     siginfo_t info;
     prctl(PR_SET_NAME, "nsutil-waiter");
-    syscall(SYS_close_range, 0, ~0u, 0);
+    close_others(0, NULL, 0, false);
     sigfillset(&all);
     for (;;) {
         int number = sigwaitinfo(&all, &info);

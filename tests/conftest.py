@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import older_kernel
 import pytest
 import support
 
@@ -40,9 +41,17 @@ def use_default_signals() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--older-kernel", metavar="LIST", help="without interfaces newer than a version, or these: see older_kernel.py"
+    )
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     use_default_signals()
+    if config.option.older_kernel and not hasattr(config, "workerinput"):  # workers inherit the filter
+        older_kernel.install(older_kernel.chosen(config.option.older_kernel))
     if config.option.basetemp is None:
         config.option.basetemp = tempfile.mkdtemp(prefix=BASE)
         config.add_cleanup(lambda: shutil.rmtree(config.option.basetemp, ignore_errors=True))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
+import functools
 import gc
 import importlib
 import os
@@ -17,6 +19,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 import traceback
 import warnings
@@ -24,6 +27,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+import older_kernel
 import pytest
 
 import nsutil
@@ -63,6 +67,68 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def needs_program(name: str) -> pytest.MarkDecorator:
     """A mark that skips where a program is not installed."""
     return pytest.mark.skipif(shutil.which(name) is None, reason=f"needs {name}")
+
+
+# Interfaces that older kernels lack, tried for real: under --older-kernel they are refused.
+
+
+def _answer(call: str, *args: int) -> int:
+    """The errno of a system call, 0 where it works; what it returns is closed when that is a descriptor of ours."""
+    result = _libc.syscall(older_kernel.SYSTEM_CALLS[call][platform.machine() != "x86_64"], *map(ctypes.c_long, args))
+    if result > 2:
+        os.close(result)
+    return ctypes.get_errno() if result < 0 else 0
+
+
+def _ioctl_answer(path: str, request: int) -> int:
+    buffer = ctypes.create_string_buffer(struct.pack("I", 16), 128)
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if path else os.pidfd_open(os.getpid())
+    try:
+        return _answer("ioctl", fd, request, 0 if request >> 30 == 0 else ctypes.addressof(buffer))
+    finally:
+        os.close(fd)
+
+
+def _setns_answer() -> int:
+    pidfd = os.pidfd_open(os.getpid())
+    try:
+        return _answer("setns", pidfd, 0x44000000)  # NET and UTS, where we are anyway
+    finally:
+        os.close(pidfd)
+
+
+PROBES: dict[str, Callable[[], int]] = {
+    "pidfd-setns": _setns_answer,
+    "pidfd-thread": lambda: _answer("pidfd_open", threading.get_native_id(), os.O_EXCL),
+    "pidfd-namespaces": lambda: _ioctl_answer("", 0xFF0A),
+    "pidfd-info": lambda: _ioctl_answer("", 0xC040FF0B),
+    "pid-translation": lambda: _ioctl_answer("/proc/self/ns/pid", 0x8004B706),
+    "mnt-id": lambda: _ioctl_answer("/proc/self/ns/mnt", 0x8008B705),
+    "mnt-next": lambda: _ioctl_answer("/proc/self/ns/mnt", 0x8010B70A),
+    "ns-id": lambda: _ioctl_answer("/proc/self/ns/uts", 0x8008B70D),
+    "mount-setattr": lambda: _answer("mount_setattr", -1, 0, 0, 0, 0),
+    "mount-calls": lambda: _answer("open_tree", -1, 0, 0),
+    "openat2": lambda: _answer("openat2", -1, 0, 0, 0),
+    "close-range": lambda: _answer("close_range", 1 << 30, 1 << 30, 0),
+    "statmount": lambda: _answer("statmount", 0, 0, 0, 0),
+    "ns-handles": lambda: _answer("name_to_handle_at", -1, 0, 0, 0, 0),
+    "pidfd-getfd": lambda: _answer("pidfd_getfd", -1, 0, 0),
+}
+# EINVAL means something else where arguments are bad on purpose.
+_LACKING = {errno.ENOSYS, errno.ENOTTY, errno.EOPNOTSUPP}
+
+
+@functools.cache
+def lacks(name: str) -> bool:
+    """Whether this kernel, or a filter before it, has no such interface; the names are older_kernel.FEATURES."""
+    answer = PROBES[name]()
+    return answer in _LACKING or (answer == errno.EINVAL and name in ("pidfd-setns", "pidfd-thread"))
+
+
+def needs_kernel(*names: str) -> pytest.MarkDecorator:
+    """A mark that skips where the kernel is too old for an interface."""
+    missing = [name for name in names if lacks(name)]
+    return pytest.mark.skipif(bool(missing), reason=f"this kernel has no {', '.join(missing)}")
 
 
 # Children
@@ -318,24 +384,7 @@ def private_run() -> None:
 
 def refuse_calls(*names: str, error: int) -> None:
     """A seccomp filter for the rest of this process's life."""
-    table = {
-        "clone": (56, 220),
-        "clone3": (435, 435),
-        "close_range": (436, 436),
-        "memfd_create": (319, 279),
-        "fork": (57, None),
-        "setns": (308, 268),
-        "open_by_handle_at": (304, 265),
-    }
-    numbers = [table[name][platform.machine() != "x86_64"] for name in names]
-    code = [(0x20, 0, 0, 0)]  # load the number of the call
-    for number in numbers:
-        if number is not None:
-            code += [(0x15, 0, 1, number), (0x06, 0, 0, 0x00050000 | error)]
-    code += [(0x06, 0, 0, 0x7FFF0000)]
-    program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *line) for line in code))
-    header = ctypes.create_string_buffer(struct.pack("@HP", len(code), ctypes.addressof(program)))
-    assert _libc.prctl(22, 2, header, 0, 0) == 0  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+    older_kernel.install(older_kernel.Rule(name, error) for name in names)
 
 
 # What must not leak

@@ -131,6 +131,7 @@ def test_setns_joins_by_file(name: str) -> None:
 
 
 @support.needs_root
+@support.needs_kernel("pidfd-setns")
 def test_setns_by_pidfd_joins_several_at_once() -> None:
     def child() -> tuple[object, set[str]]:
         before = support.ns_inodes()
@@ -530,6 +531,7 @@ def leave_chroot() -> None:
 
 
 @support.needs_root
+@support.needs_kernel("pidfd-thread", "pidfd-namespaces")
 def test_clone_without_proc() -> None:
     def child() -> tuple[list[bool], set[str]]:
         before = support.ns_inodes()

@@ -149,6 +149,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
     raise AssertionError("never came true")
 
 
+@support.needs_kernel("pidfd-thread")
 def test_open_by_thread_id(calls: str) -> None:
     def child() -> bool:
         ready, done = threading.Event(), threading.Event()
@@ -197,11 +198,12 @@ def test_open_for_children_before_the_first(calls: str) -> None:
     def child() -> list[object]:
         before = nsutil.current(PID)
         nsutil.unshare(PID)
-        if calls:
+        if old:
             return [caught(nsutil.current, "pid_for_children"), caught(nsutil.open, os.getpid(), "pid_for_children")]
         return [nsutil.current("pid_for_children") == before, nsutil.open(os.getpid(), "pid_for_children") == before]
 
-    assert support.in_child(child) == [FileNotFoundError if calls else False] * 2
+    old = calls or support.lacks("pidfd-thread") or support.lacks("pidfd-namespaces")
+    assert support.in_child(child) == [FileNotFoundError if old else False] * 2
 
 
 # open: what it refuses
@@ -350,6 +352,7 @@ def test_current_is_the_threads_own(calls: str) -> None:
 
 
 @support.needs_root
+@support.needs_kernel("pidfd-thread", "pidfd-namespaces")
 def test_current_without_proc() -> None:
     def child() -> bool:
         before = nsutil.current(NET)
@@ -362,6 +365,7 @@ def test_current_without_proc() -> None:
 # What a file knows
 
 
+@support.needs_kernel("ns-id")
 def test_identity(leak_check: None) -> None:
     with nsutil.current(NET) as file:
         status = os.fstat(file.fileno())
@@ -660,6 +664,7 @@ def test_reference_may_be_out_of_reach() -> None:
 
 
 @support.needs_root
+@support.needs_kernel("ns-handles")
 def test_reference_by_handle_needs_no_process() -> None:
     with support.paused(UTS) as pid:
         file = nsutil.open(pid, UTS)
@@ -835,6 +840,7 @@ def test_open_inside_its_own(tmp_path: Path) -> None:
 
 
 @support.needs_root
+@support.needs_kernel("mnt-next")
 def test_open_inside_needs_privilege(tmp_path: Path) -> None:
     with mounted_elsewhere(tmp_path) as pid, nsutil.open(pid, MNT) as file:
         for use in (lambda: file.open("/etc/passwd"), file.mounts, file.next):
@@ -842,6 +848,7 @@ def test_open_inside_needs_privilege(tmp_path: Path) -> None:
 
 
 @support.needs_root
+@support.needs_kernel("mnt-next")
 def test_neighbours(leak_check: None) -> None:
     def walk(start: NamespaceFile, step: str) -> set[NamespaceFile]:
         seen: set[NamespaceFile] = set()
@@ -867,6 +874,7 @@ def cookie(sock: socket.socket) -> int:
 
 
 @support.needs_root
+@support.needs_kernel("ns-id")
 def test_socket_inside(leak_check: None) -> None:
     with support.paused(NET) as pid, nsutil.open(pid, NET) as file:
         with file.socket() as plain, file.socket(socket.AF_INET6, socket.SOCK_DGRAM, socket.IPPROTO_UDP) as sock:
@@ -885,6 +893,7 @@ def test_socket_inside(leak_check: None) -> None:
         assert caught(file.socket, 2**40) is OverflowError
 
 
+@support.needs_kernel("ns-id")
 def test_socket_of_its_own() -> None:
     def child() -> bool:
         with nsutil.current(NET) as file, file.socket() as sock:
@@ -906,6 +915,7 @@ def test_socket_inside_needs_privilege() -> None:
         assert support.as_user(child) == (f"join {file!r}", support.ns_inodes()["net"])
 
 
+@support.needs_kernel("ns-id")
 def test_socket_where_there_is_no_way_back() -> None:
     """Root of a user namespace may enter its own network namespace, but not the host's again."""
 
@@ -919,6 +929,7 @@ def test_socket_where_there_is_no_way_back() -> None:
 
 
 @support.needs_root
+@support.needs_kernel("ns-id")
 def test_socket_where_no_thread_can_be_made() -> None:
     def child() -> tuple[object, ...]:
         with support.paused(NET) as pid, nsutil.open(pid, NET) as file, support.paused(MNT) as other:

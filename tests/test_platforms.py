@@ -1,13 +1,16 @@
-"""The C parts on another libc (musl) and another machine (aarch64, under qemu-user)."""
+"""The C parts on another libc (musl) and another machine (aarch64, under qemu-user), and older kernels in small."""
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
+import sys
 
+import older_kernel
 import pytest
-from support import ROOT, SRC, needs_program, needs_root
+from support import PACKAGE, ROOT, SRC, needs_program, needs_root
 
 EXECUTOR = ["steps", "credsteps", "mountsteps", "targets"]
 SPAWN = ["spawn", "child", "closefds", "initfile", "shared", "clone3"]
@@ -89,3 +92,59 @@ def test_init_on_aarch64(tmp_path, script, status, raw):
 def test_the_extension_has_these_sources():
     text = (ROOT / "setup.py").read_text()
     assert [part for part in EXECUTOR + SPAWN if f'"src/{part}.c"' not in text] == []
+
+
+# pytest --older-kernel runs everything so; here is what went wrong there once.
+
+JOIN = """
+import os, nsutil
+with nsutil.Popen(["sleep", "60"], new=nsutil.UTS | nsutil.NET) as target:
+    name = nsutil.enter(target).run(["readlink", "/proc/self/ns/uts"], capture_output=True, text=True).stdout.strip()
+    print([name == os.readlink(f"/proc/{target.pid}/ns/uts")])
+    target.kill()
+"""
+CLONE = """
+import os, nsutil
+if (pid := nsutil.clone(nsutil.PID)) == 0:
+    os._exit(os.getpid() + 6)
+print([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])])
+"""
+WAITERS = """
+import os, time, nsutil
+os.set_inheritable(os.dup(0), True)
+def parents():
+    '''What PID 1 and the waiter outside have open: their pipes and a signalfd, once they run nsutil's init.'''
+    found = []
+    status = "/proc/self/status"
+    for _ in range(2):
+        with open(status) as file:
+            parent = dict(line.split(":", 1) for line in file)["PPid"].strip()
+        found.append(sorted(map(int, os.listdir(f"/proc/{parent}/fd"))))
+        status = f"/proc/{parent}/status"
+    return found
+def settled():
+    deadline = time.monotonic() + 20
+    while (found := parents()) != [[0, 1, 2], [0]] and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return found
+print(nsutil.Namespace(nsutil.PID).call(settled))
+"""
+
+
+@pytest.mark.parametrize("older", ["", "5.6", "close-range"])
+@pytest.mark.parametrize(
+    ("code", "expected"), [(JOIN, [True]), (CLONE, [7]), (WAITERS, [[0, 1, 2], [0]])], ids=["join", "clone", "waiters"]
+)
+def test_on_older_kernels(older, code, expected):
+    launcher = [sys.executable, older_kernel.__file__, older] if older else []
+    command = [*launcher, sys.executable, "-W", "ignore", "-c", code]
+    env = {**os.environ, "PYTHONPATH": str(PACKAGE)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert ast.literal_eval(done.stdout) == expected
+
+
+def test_unknown_features_are_refused():
+    with pytest.raises(ValueError, match="'open2' is neither a Linux version nor one of"):
+        older_kernel.chosen("5.6,open2")
+    assert older_kernel.chosen("6.18") == older_kernel.chosen("listns")

@@ -20,6 +20,7 @@ from support import as_user, in_child, needs_root
 
 import nsutil
 from nsutil import ALL, MNT, NET, PID, USER, UTS, Namespace, Popen, Tmpfs, enter, run
+from nsutil._target import Process
 
 ROOT = os.geteuid() == 0
 OWN = 0 if ROOT else USER
@@ -219,6 +220,16 @@ def test_the_environment_of_the_target() -> None:
         given = run(["/usr/bin/env"], enter=enter(process, env="target"), env={"A": "1"}, capture_output=True)
         assert given.stdout == b"A=1\n"
         process.kill()
+
+
+def test_the_environment_of_a_program_that_has_just_started() -> None:
+    """The kernel lets go of who started it before /proc/PID/environ has anything."""
+    found = []
+    for _ in range(50):
+        with Popen(["sleep", "60"], new=UTS | OWN, env={"FROM": "target"}) as process:
+            found.append(Process.of_pid(process.program_pid).environment())
+            process.kill()
+    assert set(found) == {b"FROM=target\0"}
 
 
 # Streams

@@ -180,6 +180,7 @@ def test_stdin_is_not_given_to_init() -> None:
 # Signals
 
 
+@support.needs_kernel("pidfd-info")
 def test_dispositions(calls: str) -> None:
     """Caught signals are at their defaults, ignored ones stay, and Python's own ignoring is undone or not."""
 
@@ -213,6 +214,7 @@ def test_dispositions(calls: str) -> None:
 
 @each_shape
 @pytest.mark.incident("A27")
+@support.needs_kernel("pidfd-info")
 def test_ignored_sigchld(shape: str, calls: str) -> None:
     """The kernel reaps the child before we can; the code is right all the same."""
 
@@ -228,6 +230,7 @@ def test_ignored_sigchld(shape: str, calls: str) -> None:
 
 @each_shape
 @pytest.mark.incident("A28")
+@support.needs_kernel("pidfd-info")
 def test_somebody_else_reaps(shape: str) -> None:
     """A greedy os.wait() takes the child; its status is known nevertheless (Linux 6.15, or through init)."""
 

@@ -63,9 +63,19 @@ def seal_imports() -> None:
     from ._args import debug
 
     if debug():
-        import traceback  # noqa: F401
+        _explain_once()
 
     sys.meta_path.clear()
+
+
+def _explain_once() -> None:
+    """Load what a traceback needs, which differs between the versions of Python."""
+    import traceback
+
+    try:
+        raise OSError
+    except OSError as error:
+        traceback.format_exception(error)
 
 
 class Program:

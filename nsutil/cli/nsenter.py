@@ -411,7 +411,7 @@ def main(argv: list[str]) -> int:
     request, rest = parse(argv)
     entry = Entry(request)
     if request.env and entry.process:
-        program = Program(rest, parse_environment(entry.process.read("environ")))
+        program = Program(rest, parse_environment(entry.process.environment()))
     else:
         program = Program(rest)
     if request.context and entry.process:

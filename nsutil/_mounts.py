@@ -165,7 +165,8 @@ class Bind(Mount):
     """The file or directory ``src`` of the outside on ``dst``.
 
     ``src`` is looked up outside (symlinks are followed, a relative path starts
-    at the working directory), opened once, and what was opened is mounted.
+    at the working directory) once, before any mount of the recipe is made:
+    those are not part of it.
     ``readonly`` makes it read-only, with all mounts below; flags it has, such
     as nosuid, stay.  ``recursive`` (the default) takes the mounts below
     ``src`` along; a user namespace may leave out none that it inherited.

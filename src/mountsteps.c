@@ -521,7 +521,7 @@ let_go_of(long old, int mounts)
 
 
 /* pivot_root with the old root laid over the new one for a moment, so that
- * no directory is needed for it.  The old root, -errno when nothing changed. */
+ * no directory is needed for it.  The old root, or -errno: nothing changed. */
 static long
 pivot_to(long root)
 {

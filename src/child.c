@@ -76,11 +76,11 @@ do_part(struct spawn *s, enum spawn_part part)
 
 long
 start_child(struct spawn *s, int (*body)(void *), unsigned long flags,
-            int *pidfd)
+            int *noted)
 {
     char *top = s->stack + ++s->level * (SPAWN_STACK + SPAWN_GUARD);
     unsigned long all = flags | CLONE_VM | CLONE_VFORK;
-    int pid = clone(body, top, (int)all, s, pidfd, NULL, NULL);
+    int pid = clone(body, top, (int)all, s, noted, NULL, NULL);
     return pid < 0 ? -errno : pid;
 }
 
@@ -361,12 +361,24 @@ program_body(void *spawn)
 
 /* Init and waiter. */
 
-/* Wait for a child that failed; there may be none. */
-static void
+/* Wait for a child's end; there may be none.  Whether it ended well. */
+static bool
 reap(long pid)
 {
+    int status = 0;
     if (pid > 0)
-        sc(SYS_wait4, pid, 0, __WALL, 0, 0, 0);
+        sc(SYS_wait4, pid, (long)&status, __WALL, 0, 0, 0);
+    return status == 0;
+}
+
+
+/* Kill a child and wait for its end; there may be none. */
+static void
+end(long pid)
+{
+    if (pid > 0)
+        sc(SYS_kill, pid, SIGKILL, 0, 0, 0, 0);
+    reap(pid);
 }
 
 
@@ -404,9 +416,7 @@ be_waiter(struct spawn *s, long pid)
                    AT_EMPTY_PATH, 0);
     }
     spawn_failed(s, PART_INIT, 0, -error);
-    if (pid > 0)
-        sc(SYS_kill, pid, SIGKILL, 0, 0, 0, 0);
-    reap(pid);
+    end(pid);
     return FAILED;
 }
 
@@ -433,14 +443,13 @@ start_and_wait(struct spawn *s, int (*body)(void *), unsigned long flags,
     long pid = start_child(s, body, flags, NULL);
     if (pid < 0)
         spawn_failed(s, part, 0, -pid);
-    if (s->run.error) {
-        reap(pid);
-        reap(s->inner_pid);
-        return FAILED;
-    }
-    if (s->inner_pid > 0) {
-        reap(pid);
+    else if (s->second && !reap(pid)) /* unless it says why, it was killed */
+        spawn_failed(s, PART_INNER_CLONE, 0, ECANCELED);
+    if (s->second)
         pid = s->inner_pid;
+    if (s->run.error) {
+        end(pid);
+        return FAILED;
     }
     return be_waiter(s, pid);
 }
@@ -478,11 +487,36 @@ be_init(struct spawn *s)
 }
 
 
+/* Pass the pidfd of this process, the joiner's child, on to the caller, if
+ * there can be one.  Until this is a program nobody else can reap it. */
+static void
+send_pidfd(const struct spawn *s)
+{
+    long pid = sc(SYS_getpid, 0, 0, 0, 0, 0, 0);
+    long pidfd = sc(SYS_pidfd_open, pid, 0, 0, 0, 0, 0);
+    char byte = 0;
+    struct iovec data = {&byte, 1};
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(sizeof(int))];
+    } control = {.header = {CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS}};
+    struct msghdr message = {.msg_iov = &data,
+                             .msg_iovlen = 1,
+                             .msg_control = &control,
+                             .msg_controllen = CMSG_SPACE(sizeof(int))};
+    *(int *)CMSG_DATA(&control.header) = (int)pidfd;
+    sc(SYS_sendmsg, s->send_end, (long)&message, 0, 0, 0, 0);
+    sc(SYS_close, pidfd, 0, 0, 0, 0, 0);
+}
+
+
 /* PID 1 or the program. */
 static int
 inner_body(void *spawn)
 {
     struct spawn *s = spawn;
+    if (s->send_end >= 0)
+        send_pidfd(s);
     if (!lock_memory(s) || !do_part(s, PART_SETUP))
         return FAILED;
     if (s->hold) {
@@ -525,40 +559,16 @@ await_maps(struct spawn *s)
 }
 
 
-/* Pass the pidfd of the joiner's child on to the caller. */
-static void
-send_pidfd(const struct spawn *s)
-{
-    char byte = 0;
-    struct iovec data = {&byte, 1};
-    union {
-        struct cmsghdr header;
-        char space[CMSG_SPACE(sizeof(int))];
-    } control = {.header = {CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS}};
-    struct msghdr message = {.msg_iov = &data,
-                             .msg_iovlen = 1,
-                             .msg_control = &control,
-                             .msg_controllen = CMSG_SPACE(sizeof(int))};
-    *(int *)CMSG_DATA(&control.header) = s->inner_pidfd;
-    sc(SYS_sendmsg, s->send_end, (long)&message, 0, 0, 0, 0);
-}
-
-
-/* Start the process that is inside, as a child of whoever made this one. */
+/* Start the process that is inside, as a child of whoever made this one.  The
+ * kernel notes its pid, for this process may be killed meanwhile. */
 static int
 start_inner(struct spawn *s)
 {
-    long pid = start_child(s, inner_body, CLONE_PARENT | CLONE_PIDFD,
-                           &s->inner_pidfd);
+    long pid = start_child(s, inner_body, CLONE_PARENT | CLONE_PARENT_SETTID,
+                           &s->inner_pid);
     if (pid < 0)
         spawn_failed(s, PART_INNER_CLONE, 0, -pid);
-    else
-        s->inner_pid = (int)pid;
-    if (s->run.error)
-        return FAILED;
-    if (s->send_end >= 0)
-        send_pidfd(s);
-    return 0;
+    return s->run.error ? FAILED : 0;
 }
 
 

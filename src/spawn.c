@@ -161,7 +161,8 @@ open_ends(struct spawn *s, struct ends *ends)
         result = open_life(s);
     if (result == 0 && s->program.time_fd >= 0)
         result = open_pipe(&ends->error, &s->error_end);
-    if (result == 0 && (s->init || s->hide || s->changes_ids))
+    if (result == 0
+        && (s->init || s->second || s->watch || s->hide || s->changes_ids))
         result = open_memory(s);
     if (result == 0 && s->second && !s->watch)
         result = open_sockets(&ends->receiver, &s->send_end);
@@ -179,14 +180,15 @@ shut(int *fd)
 
 
 /* Wait for a child that is to be no more.  One that never became a program
- * has no exit signal: __WALL. */
-static void
+ * has no exit signal: __WALL.  Whether it ended well. */
+static bool
 reap_pidfd(int pidfd)
 {
-    siginfo_t info;
+    siginfo_t info = {.si_code = 0};
     while (waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED | __WALL) < 0
            && errno == EINTR)
         ;
+    return info.si_code == CLD_EXITED && info.si_status == 0;
 }
 
 
@@ -224,8 +226,8 @@ receive(int fd, int type, union control *control)
 }
 
 
-/* The pidfd that the joiner sent.  Where it could not, the pid will do: that
- * process is our child and not waited for. */
+/* The pidfd that the joiner's child sent.  Where it has not come to that, or
+ * could not, the pid will do: that process is ours and not waited for. */
 static int
 receive_pidfd(const struct spawn *s, int receiver)
 {
@@ -245,22 +247,23 @@ receive_pid(int receiver)
 }
 
 
-/* The joiner has ended; its child is ours. */
+/* The joiner has ended; its child is ours.  Where it was killed, it may not
+ * have waited until its child needs our memory no more: that one must end. */
 static void
 adopt_inner(struct spawn *s, int receiver)
 {
-    reap_pidfd(s->pidfd);
+    bool well = reap_pidfd(s->pidfd);
     shut(&s->pidfd);
-    if (s->inner_pid == 0)      /* unless it says why, it was killed */
-        spawn_failed(s, PART_INNER_CLONE, 0, ECANCELED);
-    if (s->run.error) {
-        if (s->inner_pid > 0)
-            reap_pid(s->inner_pid);
-        s->pid = 0;
-        return;
-    }
     s->pid = s->inner_pid;
+    if (!well)
+        spawn_failed(s, PART_INNER_CLONE, 0, ECANCELED);
+    if (s->pid == 0)
+        return;
     s->pidfd = receive_pidfd(s, receiver);
+    if (!well && s->pidfd >= 0)
+        syscall(SYS_pidfd_send_signal, s->pidfd, SIGKILL, NULL, 0);
+    else if (!well)
+        kill(s->pid, SIGKILL);
 }
 
 
@@ -353,7 +356,7 @@ await_apart(const struct spawn *s)
 
 /* The clone, with all signals blocked: no handler may run in the child. */
 static void
-launch(struct spawn *s)
+launch(struct spawn *s, int receiver)
 {
     unsigned long all = ~0ul;
     long pid;
@@ -364,30 +367,33 @@ launch(struct spawn *s)
         pid = start_first(s, waiter_body, CLONE_PIDFD);
     else
         pid = start_first(s, first_body, s->flags | CLONE_PIDFD);
-    await_apart(s);
-    dumpable_release();
-    sc(SYS_rt_sigprocmask, SIG_SETMASK, (long)&s->signals, 0, sizeof all, 0,
-       0);
     if (pid < 0)
         spawn_failed(s, PART_CLONE, 0, -pid);
     else
         s->pid = (int)pid;
+    if (s->pid > 0 && s->second && !s->watch)
+        adopt_inner(s, receiver);
+    await_apart(s);
+    dumpable_release();
+    sc(SYS_rt_sigprocmask, SIG_SETMASK, (long)&s->signals, 0, sizeof all, 0,
+       0);
 }
 
 
-/* After the launch: what came of it, and who is whose child. */
+/* After the launch: what came of it. */
 static void
 settle(struct spawn *s, struct ends *ends)
 {
-    if (s->pid > 0 && s->second && !s->watch)
-        adopt_inner(s, ends->receiver);
     s->program_pid = s->status_fd >= 0 ? receive_pid(s->status_fd) : s->pid;
     shut(&s->error_end);
     if (ends->error >= 0 && s->run.error == 0)
         hear_stage(s, ends->error);
-    s->pidfd = raise_fd(s->pidfd);
-    if (s->run.error && s->pid > 0)
+    if (s->run.error && s->pid > 0 && s->pidfd >= 0)
         reap_pidfd(s->pidfd);
+    else if (s->run.error && s->pid > 0)
+        reap_pid(s->pid);
+    else
+        s->pidfd = raise_fd(s->pidfd);
 }
 
 
@@ -396,7 +402,7 @@ spawn(struct spawn *s)
 {
     struct ends ends = {-1, -1};
     s->pidfd = s->status_fd = s->status_end = s->life_fd = s->init_fd = -1;
-    s->error_end = s->send_end = s->inner_pidfd = s->memory_fd = -1;
+    s->error_end = s->send_end = s->memory_fd = -1;
     s->pid = s->program_pid = s->inner_pid = s->level = 0;
     s->stack = NULL;
     if (!s->init && !s->hold && !s->watch)
@@ -408,7 +414,7 @@ spawn(struct spawn *s)
     if (error)
         spawn_failed(s, PART_PREPARE, 0, -error);
     else {
-        launch(s);
+        launch(s, ends.receiver);
         settle(s, &ends);
     }
     leave_stacks(s->stack, usable);

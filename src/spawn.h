@@ -36,7 +36,7 @@ enum spawn_part {
     SPAWN_PLANS,
     PART_CLONE = SPAWN_PLANS,   /* the first clone, with the namespaces */
     PART_AWAIT_MAPS,            /* the other side wrote none */
-    PART_INNER_CLONE,           /* the clones inside */
+    PART_INNER_CLONE, /* the clones inside; ECANCELED: the joiner was killed */
     PART_FILES, /* descriptors; the step is the one at fault */
     PART_JOIN_TIME,
     PART_EXEC,
@@ -94,10 +94,10 @@ struct spawn {
     bool child_ignored; /* SIGCHLD was */
     char *stack;
     int level; /* clones so far */
-    int inner_pid, inner_pidfd; /* made by the joiner for the caller */
+    int inner_pid; /* made by the joiner for the caller */
     int status_end, life_fd, init_fd; /* of nsutil-init */
     int error_end; /* of the stage before the program */
-    int send_end; /* of the joiner, for inner_pidfd */
+    int send_end; /* of the process inside, for its pidfd */
     int memory_fd; /* locked by each child that uses our memory, or -1 */
     int program_locked; /* a futex: the program's has done so, beside init */
     char number[4][NUMBER_SIZE]; /* arguments of nsutil-init */
@@ -114,9 +114,10 @@ int first_body(void *spawn);
 int waiter_body(void *spawn);
 
 /* Clone a child that shares memory and runs body until it is another program
- * or ends; the caller stands still meanwhile.  Its pid, or -errno. */
+ * or ends; the caller stands still meanwhile.  Its pid, or -errno.  "noted" is
+ * for CLONE_PIDFD or CLONE_PARENT_SETTID. */
 long start_child(struct spawn *s, int (*body)(void *), unsigned long flags,
-                 int *pidfd);
+                 int *noted);
 
 /* Note a failure (a positive errno) unless an earlier one is noted. */
 void spawn_failed(struct spawn *s, enum spawn_part part, int step, long error);

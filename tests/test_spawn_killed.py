@@ -1,0 +1,65 @@
+"""Processes on the way to a program that are killed there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+import support
+from support import in_child, needs_root
+
+from nsutil import MNT, PID, Bind, Namespace
+
+
+def children_of(pid: int, thread: int | None) -> list[int]:
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{thread}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def killed_while_it_joins(box: Namespace) -> list[str]:
+    """The return code or the errno of a run whose joiner gets SIGKILL once it has made its child."""
+    outcome: list[str] = []
+
+    def start() -> None:
+        try:
+            outcome.append(str(box.run(["true"]).returncode))
+        except OSError as error:
+            outcome.append(errno.errorcode[error.errno or 0])
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    while thread.is_alive():
+        pids = children_of(os.getpid(), thread.native_id)
+        if box.kill_child and pids:
+            pids = children_of(pids[0], pids[0])  # the waiter's
+        if len(pids) == 2:
+            os.kill(pids[0], signal.SIGKILL)
+            break
+    thread.join(20)
+    return outcome
+
+
+@needs_root
+@pytest.mark.parametrize("kill_child", [None, True], ids=["ours", "the waiter's"])
+def test_a_killed_joiner_leaves_nothing(kill_child: bool | None) -> None:
+    """Its child is not yet a program, has nobody who waits for that, and is not the joiner's own."""
+
+    def body() -> tuple[set[str], set[int]]:
+        support.prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: what is lost comes to this process
+        outcomes: set[str] = set()
+        with Namespace(PID).create() as inside:
+            box = Namespace(MNT, enter=inside, kill_child=kill_child, mounts=[Bind("/usr", "/mnt")] * 200)
+            for _ in range(10):
+                outcomes.update(killed_while_it_joins(box))
+        return outcomes, support.children()
+
+    outcomes, left = in_child(body, timeout=60)
+    assert outcomes <= {"0", "ECANCELED"}
+    assert "ECANCELED" in outcomes
+    assert left == set()

@@ -16,7 +16,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 KEPT = HERE.parent / "build" / "fuzz"
-NAMES = ("filter", "idmap", "jupyter", "lsns", "mountinfo", "nsenter", "options", "subuid", "types", "unshare")
+NAMES = (
+    "box doctor environment filter idmap jupyter lsns message mountinfo netns nsenter options subuid tree types unshare"
+).split()
 
 
 def fuzz(name: str, seconds: str) -> None:

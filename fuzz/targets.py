@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nsutil import _idmap, _mountinfo, _probe, _types, jupyter
+import nsutil
+from nsutil import _idmap, _mountinfo, _ns, _probe, _types, jupyter
 from nsutil._filter import compile_filter
 from nsutil._snapshot import snapshot
-from nsutil.cli import _args, lsns, nsenter, unshare
+from nsutil.cli import _args, box, doctor, lsns, netns, nsenter, tree, unshare
+from nsutil.cli._program import parse_environment
 
 warnings.simplefilter("ignore")
 
@@ -113,15 +115,75 @@ def read_options(text: str) -> None:
             assert value is None or isinstance(value, str)
 
 
+PUBLIC = {name: getattr(nsutil, name) for name in nsutil.__all__}
+
+
+def read_box(text: str) -> None:
+    recipe = box.recipe(box.Request(words(text)))
+    assert recipe == eval(repr(recipe), PUBLIC)
+
+
+def read_doctor(text: str) -> None:
+    request = doctor.Request(words(text))
+    nsutil.Namespace(request.types, **request.options)
+
+
+def read_netns(text: str) -> None:
+    request = netns.Request()
+    rest = netns.options(request, words(text))
+    request.args = netns.options(request, rest[1:])
+    request.arguments("NAME [PID]")
+
+
+def read_tree(text: str) -> None:
+    request = tree.Request(words(text))
+    if request.expression is not None:
+        read_filter(request.expression)
+
+
+def read_environment(text: str) -> None:
+    data = text.encode("utf-8", "surrogateescape")
+    found = parse_environment(data)
+    assert all(b"=" not in name and b"\0" not in name + value for name, value in found.items())
+
+
+# Who holds the other end of the pipe may send anything.
+def read_message(text: str) -> None:
+    reader, writer = os.pipe()
+    try:
+        os.write(writer, text.encode("utf-8", "surrogateescape"))
+        os.close(writer)
+        _ns.receive(reader)
+    finally:
+        os.close(reader)
+
+
+def words(text: str) -> list[str]:
+    """A word of a command line holds no NUL."""
+    return text.replace("\0", "").split("\n")
+
+
 COMMAND_LINE = (_args.UsageError, _args.CommandError, _args.Finished)
 
 
 def command_line(parse: Callable[[list[str]], object]) -> Callable[[str], object]:
-    """A word of a command line holds no NUL."""
-    return lambda text: parse(text.replace("\0", "").split("\n"))
+    return lambda text: parse(words(text))
 
+
+# A root or a namespace that is not there is an OSError.
+COMMANDS = (*COMMAND_LINE, ValueError, TypeError, OSError)
 
 TARGETS = {
+    "box": Target(
+        read_box,
+        COMMANDS,
+        "--bind\n/:/x:ro\n--limit\nnofile=5:unlimited\n--tmpfs=/y:64m\n/\nsh",
+        "--map=0:1000:1\n--user\n1:2\n--cap-drop\nall\n--cap-add=kill\n--env\na=b\n--boottime=5.5\n--\nmake",
+    ),
+    "doctor": Target(
+        read_doctor, COMMANDS, "--user\n--map-root-user\n--net", "--map-users\n0:0:1\n-R\n/\n--boottime=5"
+    ),
+    "environment": Target(read_environment, (), "A=1\0B=2=3\0", "=\0C"),
     "filter": Target(read_filter, ValueError, "type == 'net' and nprocs > 1", "not ('a' in nsfs) || command =~ '^x'"),
     "idmap": Target(read_idmap, ValueError, "0:1000:1", "root", "0,1000,1", "0:0:1 5:5:5,subids"),
     "jupyter": Target(
@@ -131,9 +193,14 @@ TARGETS = {
         command_line(lsns.parse), COMMAND_LINE, "-J\n-t\nnet", "-o\n+PID,NS\n-Q\ntype == 'net'", "--tree=owner"
     ),
     "mountinfo": Target(read_mountinfo, (), "mnt\0mnt2\0/dev/root", "a b\0c\\d\0"),
+    "message": Target(read_message, (OSError, MemoryError), "\1\0\0\0\0\0\0\0x", ""),
+    "netns": Target(read_netns, COMMANDS, "-json\n-n\nx\npids\na", "-t\nuts\nattach\n-all\n--\nbox\n1"),
     "nsenter": Target(command_line(nsenter.parse), COMMAND_LINE, "-t\n1\n-a", "-n/proc/1/ns/net\n-S\n0\nsh\n-c\nx"),
     "options": Target(read_options, COMMAND_LINE, "-fS1\n--mount=x\n--\nsh", "--map-u\n0:0:1\n-nfile"),
     "subuid": Target(read_subuid, (), "user:100000:65536\n1000:1:1\n", "user:0:4294967295\nother:1:1"),
+    "tree": Target(
+        read_tree, (*COMMAND_LINE, ValueError), "--filter\npid > 1\n--json", "--process\n--type=net\n--html\nx"
+    ),
     "types": Target(read_types, ValueError, "net", "cgroup"),
     "unshare": Target(
         command_line(unshare.parse), COMMAND_LINE, "-Urm\n--map-users=0:0:1\nsh", "--kill-child=TERM\n-S0"

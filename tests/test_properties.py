@@ -491,7 +491,12 @@ def test_nothing_is_said_when_the_interpreter_ends() -> None:
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("target", ["filter", "idmap", "lsns", "mountinfo", "nsenter", "options", "subuid", "types"])
+TARGETS = (
+    "box doctor environment filter idmap lsns message mountinfo netns nsenter options subuid tree types unshare"
+).split()
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_targets_of_the_fuzzer(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each reads its seeds, and rejects nothing but by what it documents."""
     monkeypatch.syspath_prepend(str(support.ROOT / "fuzz"))

@@ -9,6 +9,7 @@
 #include "closefds.h"
 #include "compat.h"
 #include "initfile.h"
+#include "poison.h"
 #include "steps.h"
 
 #include <errno.h>
@@ -92,6 +93,7 @@ start_both(struct holder *h)
         note(h, "clone()", errno);
     else
         waitpid(pid, NULL, __WALL);
+    UNPOISON(h->stack, sizeof h->stack);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 

@@ -6,11 +6,13 @@
 #include "compat.h"
 #include "init_elf.h"
 #include "initfile.h"
+#include "poison.h"
 #include "shared.h"
 
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -19,14 +21,6 @@
 #include <sys/utsname.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#ifdef __SANITIZE_ADDRESS__
-#include <sanitizer/asan_interface.h>
-/* A child that ran a program never left the functions it was in. */
-#define UNPOISON(start, size) ASAN_UNPOISON_MEMORY_REGION(start, size)
-#else
-#define UNPOISON(start, size) ((void)0)
-#endif
 
 enum { LEVEL_SIZE = SPAWN_STACK + SPAWN_GUARD };
 
@@ -40,10 +34,8 @@ static int
 take_stacks(struct spawn *s)
 {
     s->stack = __atomic_exchange_n(&spare_stacks, NULL, __ATOMIC_ACQUIRE);
-    if (s->stack) {
-        UNPOISON(s->stack, SPAWN_LEVELS * LEVEL_SIZE);
+    if (s->stack)
         return 0;
-    }
     void *memory =
         mmap(NULL, SPAWN_LEVELS * LEVEL_SIZE, PROT_NONE,
              MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE, -1, 0);
@@ -63,8 +55,10 @@ take_stacks(struct spawn *s)
 static void
 leave_stacks(char *stacks, bool usable)
 {
+    if (stacks)
+        UNPOISON(stacks, SPAWN_LEVELS * LEVEL_SIZE);
     if (usable)
-        stacks = __atomic_exchange_n(&spare_stacks, stacks, __ATOMIC_RELEASE);
+        stacks = __atomic_exchange_n(&spare_stacks, stacks, __ATOMIC_ACQ_REL);
     if (stacks)
         munmap(stacks, SPAWN_LEVELS * LEVEL_SIZE);
 }
@@ -305,15 +299,15 @@ hear_stage(struct spawn *s, int error_fd)
 static long
 start_first(struct spawn *s, int (*body)(void *), unsigned long flags)
 {
-    static bool missing;
-    s->signals_clear = !s->old_calls && !missing;
+    static atomic_bool missing;
+    s->signals_clear = !s->old_calls && !atomic_load(&missing);
     if (s->signals_clear) {
         s->level = 1;
         long pid = clone_clear_signals(body, s, flags, s->stack + SPAWN_GUARD,
                                        SPAWN_STACK, &s->pidfd);
         if (pid > 0)
             return pid;
-        missing = pid == -ENOSYS;
+        atomic_store(&missing, pid == -ENOSYS);
         /* Other errors may be clone3's own; clone's is what counts. */
         s->signals_clear = false;
         s->level = 0;

@@ -18,6 +18,8 @@ import support
 
 # It looks at the whole machine after each fault, and wants it for itself: make faults runs it.
 collect_ignore = [] if os.environ.get("NSUTIL_FAULTS") else ["test_faults.py"]
+# make sanitize runs it.
+collect_ignore += [] if "libasan" in os.environ.get("LD_PRELOAD", "") else ["test_sanitized.py"]
 
 ALLOWED_SKIPS = Path(__file__).parent / "allowed_skips.txt"
 

@@ -1,0 +1,41 @@
+"""Collected by `make sanitize` alone: what only a sanitizer can tell."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import support
+
+# Every public call, three times; then what no pointer leads to any more.  A deliberate loss shows that it looks.
+PROGRAM = """
+import ctypes, os, sys
+import nsutil, support, test_leaks
+
+nsutil.unshare(nsutil.MNT)
+support.private_run()
+libc = ctypes.CDLL(None)
+for name, call in {**test_leaks.grouped(), **test_leaks.in_c()}.items():
+    for _ in range(3):
+        call()
+lost = libc.__lsan_do_recoverable_leak_check()
+libc.malloc.restype = ctypes.c_void_p
+for _ in range(10):
+    libc.malloc(100)
+os._exit(lost * 2 + (libc.__lsan_do_recoverable_leak_check() == 0))
+"""
+
+
+@support.needs_root
+def test_no_allocation_is_lost() -> None:
+    """LeakSanitizer, with the whole stack of each allocation and each in a block of its own."""
+    options = "detect_leaks=1:handle_segv=0:fast_unwind_on_malloc=0:malloc_context_size=16:exitcode=3"
+    env = {
+        **os.environ,
+        "PYTHONMALLOC": "malloc",
+        "ASAN_OPTIONS": options,
+        "PYTHONPATH": f"{os.environ['PYTHONPATH']}:{support.ROOT / 'tests'}",
+    }
+    done = subprocess.run([sys.executable, "-c", PROGRAM], env=env, stderr=subprocess.PIPE, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr

@@ -150,8 +150,9 @@ faults: $(VENV)/.built $(VENV)/.test ## Each system call of each operation made 
 	@NSUTIL_FAULTS=1 $(BIN)/pytest tests/test_faults.py
 	@$(BIN)/python tests/faults/harness.py $(ARGS)
 
-soak: ## All operations from 8 threads for an hour
-	$(call todo,its code)
+THREADS ?= 8
+soak: $(VENV)/.built $(VENV)/.test ## All operations from 8 threads, with kills (SECONDS=3600 THREADS=8 SEED=n)
+	@$(BIN)/python tests/soak --seconds $(SECONDS) --threads $(THREADS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 ##@ Release
 

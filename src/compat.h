@@ -127,6 +127,20 @@ struct file_status {
     uint64_t stx_spare[13];
 };
 
+#ifndef CLOSE_RANGE_CLOEXEC
+#define CLOSE_RANGE_CLOEXEC (1u << 2)   /* 5.11 */
+#endif
+
+/* openat2(2), 5.6. */
+struct nsu_open_how {
+    uint64_t flags, mode, resolve;
+};
+#define NSU_RESOLVE_NO_XDEV 0x01u
+#define NSU_RESOLVE_NO_MAGICLINKS 0x02u
+#define NSU_RESOLVE_NO_SYMLINKS 0x04u
+#define NSU_RESOLVE_BENEATH 0x08u
+#define NSU_RESOLVE_IN_ROOT 0x10u
+
 /* open_tree(2) and move_mount(2), 5.2. */
 #define NSU_OPEN_TREE_CLONE 1
 #define NSU_MOVE_MOUNT_F_EMPTY_PATH 4

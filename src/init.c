@@ -29,7 +29,6 @@
 #include <linux/resource.h>
 #include <linux/signal.h>
 #include <linux/signalfd.h>
-#include <linux/time_types.h>
 #include <linux/wait.h>
 
 #include "init_elf.h"
@@ -42,6 +41,10 @@
 enum { STATUS_FD = 0, LIFE_FD = 1 };
 
 typedef unsigned long mask_t;
+
+struct duration {
+    long seconds, nanoseconds;
+};
 
 #if defined(__x86_64__)
 __asm__(".globl _start\n"
@@ -210,7 +213,7 @@ forward(int fd, int main_pid)
 static void
 forward_waiting(const mask_t *all, int main_pid)
 {
-    const struct __kernel_timespec pause = {0, 10 * 1000 * 1000};
+    const struct duration pause = {0, 10 * 1000 * 1000};
     siginfo_t info;
     long number = sc(__NR_rt_sigtimedwait, (long)all, (long)&info,
                      (long)&pause, sizeof *all, 0);
@@ -237,7 +240,7 @@ settle(const mask_t *all)
 __attribute__((noreturn)) static void
 wait_for(int main_pid, int signal)
 {
-    const struct __kernel_timespec at_once = {0, 0};
+    const struct duration at_once = {0, 0};
     mask_t all = ~0ul;
     struct pollfd watched[2];
     settle(&all);

@@ -13,8 +13,10 @@
 #include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
-#if __has_include(<sys/single_threaded.h>)
-#include <sys/single_threaded.h>    /* glibc 2.32 */
+#ifdef __GLIBC_PREREQ
+#if __GLIBC_PREREQ(2, 32)
+#include <sys/single_threaded.h>
+#endif
 #endif
 
 /* Types whose setns to where one is has no effect. */

@@ -38,10 +38,9 @@ struct mount_info {             /* statmount, with room for two paths */
 };
 _Static_assert(offsetof(struct mount_info, text) == 512, "statmount ABI");
 
-struct open_how_v0 {
-    uint64_t flags, mode, resolve;
-};
-#define RESOLVE_CONFINED 0x16u  /* NO_MAGICLINKS | NO_SYMLINKS | IN_ROOT */
+#define RESOLVE_CONFINED                                                      \
+    (NSU_RESOLVE_NO_MAGICLINKS | NSU_RESOLVE_NO_SYMLINKS                      \
+     | NSU_RESOLVE_IN_ROOT)
 
 /* Whose mounts are being listed. */
 struct mount_view {
@@ -83,7 +82,7 @@ study_mounted(struct scan *scan, long row, const struct mount_view *view,
 {
     char path[64];
     struct stat st;
-    struct open_how_v0 how = {O_PATH | O_CLOEXEC, 0, RESOLVE_CONFINED};
+    struct nsu_open_how how = {O_PATH | O_CLOEXEC, 0, RESOLVE_CONFINED};
     if (row < 0 || scan->rows[row].related || view->pid == 0)
         return;
     view_path(path, sizeof path, view, "root");

@@ -24,9 +24,6 @@ struct pidfd_info_v0 {
 _Static_assert(sizeof(struct pidfd_info_v0) == 64, "PIDFD_INFO_SIZE_VER0");
 
 /* Namespaces by id: listns(2) (6.19), and opening one by a file handle. */
-#define FD_NSFS_ROOT (-10003)
-#define NSFS_HANDLE_TYPE 0xf1
-
 struct ns_list_request {
     uint32_t size, spare;
     uint64_t after;             /* ids greater than this one */
@@ -263,8 +260,8 @@ static void
 add_by_id(struct scan *scan, uint64_t id)
 {
     struct stat st;
-    struct ns_handle handle = {16, NSFS_HANDLE_TYPE, id, 0, 0};
-    long fd = syscall(SYS_open_by_handle_at, FD_NSFS_ROOT, &handle,
+    struct ns_handle handle = {16, NSU_NSFS_HANDLE, id, 0, 0};
+    long fd = syscall(SYS_open_by_handle_at, NSU_FD_NSFS_ROOT, &handle,
                       O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return;

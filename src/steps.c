@@ -8,7 +8,6 @@
 #include "targets.h"
 
 #include <errno.h>
-#include <linux/openat2.h>
 #include <net/if.h>
 #include <stdbool.h>
 #include <string.h>
@@ -51,8 +50,9 @@ check_procfs(long fd)
 static long
 open_proc(const char *path)
 {
-    struct open_how how = {.flags = O_WRONLY | O_CLOEXEC,
-                           .resolve = RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS};
+    struct nsu_open_how how = {.flags = O_WRONLY | O_CLOEXEC,
+                               .resolve = NSU_RESOLVE_NO_XDEV
+                                          | NSU_RESOLVE_NO_MAGICLINKS};
     long proc = sc(SYS_openat, AT_FDCWD, (long)"/proc",
                    O_PATH | O_DIRECTORY | O_CLOEXEC, 0, 0, 0);
     if (proc < 0)

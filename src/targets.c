@@ -11,7 +11,6 @@
 #include "compat.h"
 
 #include <errno.h>
-#include <linux/openat2.h>
 #include <string.h>
 #include <sys/sysmacros.h>
 
@@ -102,8 +101,8 @@ walk_in(long root, const char *path)
 static long
 resolve(long root, const char *path, unsigned long how)
 {
-    struct open_how open = {.flags = O_PATH | O_CLOEXEC,
-                            .resolve = how | RESOLVE_NO_MAGICLINKS};
+    struct nsu_open_how open = {.flags = O_PATH | O_CLOEXEC,
+                                .resolve = how | NSU_RESOLVE_NO_MAGICLINKS};
     long fd = -EAGAIN;
     for (int i = 0; i < 1000 && fd == -EAGAIN; i++)
         fd = SC(openat2, root, path, &open, sizeof open);
@@ -114,7 +113,7 @@ resolve(long root, const char *path, unsigned long how)
 long
 open_in(long root, const char *path)
 {
-    long fd = resolve(root, path, RESOLVE_IN_ROOT);
+    long fd = resolve(root, path, NSU_RESOLVE_IN_ROOT);
     return is_unavailable(fd) ? walk_in(root, path) : fd;
 }
 
@@ -125,7 +124,7 @@ missing(const struct run *run, const char *path)
     if (!run->mounts.replaced)
         return -ENOENT;
     long fd = resolve(run->mounts.root, path + strspn(path, "/"),
-                      RESOLVE_BENEATH);
+                      NSU_RESOLVE_BENEATH);
     shut(fd);
     return fd == -EXDEV ? -EXDEV : -ENOENT;
 }

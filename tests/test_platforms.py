@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 
 import older_kernel
 import pytest
@@ -87,6 +88,24 @@ def test_init_on_aarch64(tmp_path, script, status, raw):
     with os.fdopen(reader, "rb") as pipe:
         assert int.from_bytes(pipe.read(4), "little") == raw
     assert child.wait(30) == status
+
+
+@pytest.mark.parametrize(
+    "compiler",
+    [
+        pytest.param(MUSL, marks=needs_program("musl-gcc"), id="musl"),
+        pytest.param(AARCH64, marks=needs_program("aarch64-linux-gnu-gcc"), id="aarch64"),
+    ],
+)
+def test_all_of_the_extension_compiles(tmp_path, compiler):
+    """With this machine's Python.h: both are 64-bit machines with little ends."""
+    for machine in "aarch64", "x86_64":  # as Debian has pyconfig.h
+        (tmp_path / f"{machine}-linux-gnu").symlink_to(f"/usr/include/{os.uname().machine}-linux-gnu")
+    includes = ["-isystem", sysconfig.get_path("include"), "-idirafter", tmp_path]
+    files = [path for path in sorted(SRC.glob("*.c")) if path.name != "init.c"]
+    command = [*compiler, *FLAGS, "-fsyntax-only", *includes, *files]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_extension_has_these_sources():

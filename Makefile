@@ -156,11 +156,13 @@ soak: $(VENV)/.built $(VENV)/.test ## All operations from 8 threads, with kills 
 
 ##@ Release
 
-wheel: $(VENV)/.pip ## Build sdist and wheel into dist/
-	$(PIP) install build
-	rm -rf dist
-	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md) CFLAGS=-g0 $(BIN)/python -m build --outdir dist .
-	@ls -l dist
+wheel: $(VENV)/.release ## Build the last commit's sdist and wheel into dist/, the same bytes every time
+	@sh .ci/wheel $(BIN) dist
+
+# In each of these Pythons: make smoke PYTHONS="python3.11 python3.13"
+PYTHONS ?= $(BIN)/python
+smoke: ## Install what is in dist/ into clean environments, and use it
+	@sh .ci/smoke dist $(PYTHONS)
 
 clean: ## Remove everything that was built, $(VENV) too
 	rm -rf build dist *.egg-info nsutil/*.so docs/_build .venv $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -193,8 +195,8 @@ $(VENV)/.test: .ci/setup $(VENV)/.pip pyproject.toml
 	@echo "installing what the tests need"; $(PIP) install --group test
 	@touch $@
 
-$(VENV)/.lint $(VENV)/.docs: $(VENV)/.%: $(VENV)/.pip pyproject.toml
+$(VENV)/.lint $(VENV)/.docs $(VENV)/.release: $(VENV)/.%: $(VENV)/.pip pyproject.toml
 	@echo "installing the group $*"; $(PIP) install --group $*
 	@touch $@
 
-.PHONY: demo test help build format lint $(LINTS) docs man bench sanitize coverage leaks fuzz faults soak wheel clean
+.PHONY: demo test help build format lint $(LINTS) docs man bench sanitize coverage leaks fuzz faults soak wheel smoke clean

@@ -10,15 +10,19 @@ NSUTIL_ABI3=1                              one extension for 3.11 and later; nee
 
 from __future__ import annotations
 
+import gzip
 import os
 import shlex
 import subprocess
 import sys
 import sysconfig
+import tarfile
+from io import BytesIO
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.sdist import sdist
 
 # Named one by one: a stray file must not slip into a build, nor a missing one out of it.
 # init_elf.c, PID 1 as bytes, is generated (see BuildExt).
@@ -154,6 +158,32 @@ class BuildExt(build_ext):
         )
 
 
+class Sdist(sdist):
+    """Packs equal files into equal bytes: names in order, nobody's ownership, the times of SOURCE_DATE_EPOCH."""
+
+    def make_archive(self, *args: object, **options: object) -> str:
+        archive = str(super().make_archive(*args, **options))
+        if archive.endswith(".tar.gz"):
+            repack(Path(archive), os.environ.get("SOURCE_DATE_EPOCH"))
+        return archive
+
+
+def repack(archive: Path, epoch: str | None) -> None:
+    """Write a tar.gz again, from what its files are called and hold, and whether they can be executed."""
+    packed = BytesIO()
+    with (
+        tarfile.open(archive) as old,
+        gzip.GzipFile("", "wb", fileobj=packed, mtime=int(epoch or 0)) as zipped,
+        tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as new,
+    ):
+        for was in sorted(filter(tarfile.TarInfo.isfile, old), key=lambda file: file.name):
+            file = tarfile.TarInfo(was.name)
+            file.size, file.mtime = was.size, int(epoch or was.mtime)
+            file.mode = 0o755 if was.mode & 0o100 else 0o644
+            new.addfile(file, old.extractfile(was))
+    archive.write_bytes(packed.getvalue())
+
+
 compiling, linking = flags()
 limited = abi3()
 setup(
@@ -170,6 +200,6 @@ setup(
             extra_link_args=linking,
         )
     ],
-    cmdclass={"build_ext": BuildExt},
+    cmdclass={"build_ext": BuildExt, "sdist": Sdist},
     options={"bdist_wheel": {"py_limited_api": "cp311"}} if limited else {},
 )

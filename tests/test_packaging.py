@@ -32,7 +32,7 @@ def checkout(target: Path) -> Path:
 def backend(where: Path, code: str, **env: str) -> str:
     """Run code with the build backend imported, in a source tree; returns what it prints last."""
     start = "import setuptools.build_meta as backend\n"
-    environment = {**os.environ, "CFLAGS": "-O0", **env}
+    environment = {**os.environ, "CFLAGS": "-O0 -g0", **env}
     environment.pop("PYTHONPATH", None)
     done = subprocess.run(
         [sys.executable, "-c", start + code], cwd=where, env=environment, capture_output=True, text=True, timeout=110
@@ -79,6 +79,29 @@ def test_sdist_is_complete(unpacked: Path) -> None:
     assert wanted - packed == set()
 
 
+def test_sdist_is_the_same_each_time(tmp_path: Path) -> None:
+    """Whatever directory, time, umask and user it is made with."""
+    packed = []
+    for name, umask in ("one", 0o022), ("other", 0o077):
+        source = tmp_path / name
+        for file in (
+            "pyproject.toml",
+            "setup.py",
+            "README.md",
+            "LICENSE",
+            "src/init.c",
+            "nsutil/__init__.py",
+            ".ci/run",
+        ):
+            (source / file).parent.mkdir(parents=True, exist_ok=True)
+            (source / file).write_bytes((ROOT / file).read_bytes())
+            (source / file).chmod((0o777 if file == ".ci/run" else 0o666) & ~umask)
+        (source / "nsutil/cli").mkdir()
+        code = f"import os; os.umask({umask}); print(backend.build_sdist('dist'))"
+        packed.append((source / "dist" / backend(source, code, SOURCE_DATE_EPOCH="1700000000")).read_bytes())
+    assert packed[0] == packed[1]
+
+
 def test_sdist_has_nothing_built(unpacked: Path) -> None:
     packed = [str(path) for path in unpacked.rglob("*")]
     assert [name for name in packed if name.endswith((".so", ".o", ".pyc")) or "/_build" in name] == []
@@ -106,13 +129,20 @@ def test_wheel_metadata(wheel: Path) -> None:
 
 
 def test_wheel_works_alone(wheel: Path, tmp_path: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tmp_path)
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import nsutil, nsutil._ns; print(nsutil._ns.__file__)"
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", code], cwd="/", check=True, capture_output=True, text=True, timeout=60
-    )
-    assert done.stdout.startswith(str(tmp_path))
+    """Installed into an environment that has nothing else, not even pip."""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def output(*command: str | Path) -> str:
+        done = subprocess.run(command, cwd="/", env=env, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    python = tmp_path / "bin/python"
+    output(sys.executable, "-m", "venv", "--without-pip", tmp_path)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python]
+    output(*pip, "install", "--no-index", "--no-deps", "--no-compile", wheel)
+    output(tmp_path / "bin/nsutil", "demo", "uts", "user")
+    assert output(python, "-I", "-c", "import nsutil._ns; print(nsutil._ns.__file__)").startswith(str(tmp_path))
 
 
 # The extension's build
@@ -132,6 +162,12 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = checkout(tmp_path_factory.mktemp("tree") / "source")
     backend(folder, BUILD_EXT)
     return folder
+
+
+def test_extension_is_the_same_from_each_directory(wheel: Path, tree: Path) -> None:
+    name = "nsutil/_ns" + sysconfig.get_config_var("EXT_SUFFIX")
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.read(name) == (tree / name).read_bytes()
 
 
 def test_nothing_changed_nothing_built(tree: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno as _errno
 import os
 
+from . import _ns
 from ._errors import RestoreError, step_error
 from ._nsset import NamespaceSet
 from ._types import PID, NSType, each, name_of
@@ -16,24 +17,23 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-    from . import _ns
     from ._file import NamespaceFile
     from ._recipe import Namespace
 
 
-class Inside(NamespaceSet):
-    """The namespaces of a block; each is opened when the body first asks for it."""
+class Inside(NamespaceSet, _ns.Guard):
+    """The namespaces of a block; each is opened when the body first asks for it.
+
+    It is the guard of that block, too, and made by C without an ``__init__``:
+    a second object would cost each block as much as one of its system calls.
+    """
 
     _ending = None
     _closed = False
 
-    def __init__(self, guard: _ns.Guard) -> None:
-        # As little as possible: this is on the way into every block.
-        self._guard = guard
-
     def __getattr__(self, name: str) -> Any:
         if name == "_files":
-            self._files = {NSType(t): self._opener(NSType(t)) for t in each(self._guard.recipe._types)}
+            self._files = {NSType(t): self._opener(NSType(t)) for t in each(self._recipe._types)}
             return self._files
         self._files  # noqa: B018 - makes them
         return super().__getattr__(name)
@@ -42,7 +42,7 @@ class Inside(NamespaceSet):
         def open_now() -> NamespaceFile:
             from ._handle import adopt
 
-            if not self._guard.active:
+            if not self._active:
                 raise ValueError(f"the block is over, and its {nstype} namespace was not opened inside it")
             entry = "pid_for_children" if nstype == PID else name_of(nstype)
             return adopt(os.open(f"/proc/thread-self/ns/{entry}", os.O_RDONLY | os.O_CLOEXEC))

@@ -6,8 +6,7 @@ number of times, by any number of threads, and travels by pickle.
 
 from __future__ import annotations
 
-from . import _ns
-from ._blocks import Inside
+from . import _blocks, _ns  # noqa: F401 - C looks for _blocks, perhaps in a chroot
 from ._types import MNT, NET, NSType, each, name_of, parse_types
 
 TYPE_CHECKING = False
@@ -87,7 +86,7 @@ class Kept:
     __slots__ = ("block", "launches", "plans", "steps")
 
     def __init__(self) -> None:
-        self.block: tuple[_ns.Plan, int, tuple[object, ...], bool, bool, Callable[..., object]] | None = None
+        self.block: tuple[_ns.Plan, int, tuple[object, ...], bool, bool] | None = None
         self.steps: Steps | None = None
         self.plans: dict[tuple[int, int] | None, ChildPlan] = {}
         self.launches: dict[tuple[int, int] | None, Launch] = {}
@@ -302,7 +301,7 @@ class Namespace(_ns.Block, metaclass=_Maker):
             kept.steps = thread_steps(self)
         return kept.steps
 
-    def _prepare_block(self) -> tuple[_ns.Plan, int, tuple[object, ...], bool, bool, Callable[..., object]]:
+    def _prepare_block(self) -> tuple[_ns.Plan, int, tuple[object, ...], bool, bool]:
         """For src/block.c: struct prepared, field by field."""
         kept = self._kept
         if kept.block is None:
@@ -311,7 +310,7 @@ class Namespace(_ns.Block, metaclass=_Maker):
             check_block(self)
             steps = self._block_steps()
             presets = tuple(steps.slots.presets)
-            kept.block = steps.plan, self._types, presets, self.strict, self.allow_main_mnt, Inside
+            kept.block = steps.plan, self._types, presets, self.strict, self.allow_main_mnt
         return kept.block
 
     def __call__(self, func: Callable[P, R]) -> Callable[P, R]:

@@ -125,6 +125,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->plan_type);
     Py_VISIT(state->block_type);
     Py_VISIT(state->guard_type);
+    Py_VISIT(state->inside_type);
     Py_VISIT(state->exit_type);
     return 0;
 }
@@ -137,6 +138,7 @@ module_clear(PyObject *module)
     Py_CLEAR(state->plan_type);
     Py_CLEAR(state->block_type);
     Py_CLEAR(state->guard_type);
+    Py_CLEAR(state->inside_type);
     Py_CLEAR(state->exit_type);
     return 0;
 }

@@ -14,7 +14,6 @@ struct prepared {
     int types;                  /* CLONE_NEW* to save and restore */
     int strict;
     int allow_main_mnt;
-    PyObject *inside;           /* makes what `as` binds, from the guard */
 };
 
 typedef struct {
@@ -28,21 +27,20 @@ typedef struct {
 static int
 prepare(BlockObject *self)
 {
-    PyObject *plan, *slots, *inside;
+    PyObject *plan, *slots;
     int types, strict, allow_main_mnt;
     PyObject *answer = PyObject_CallMethod((PyObject *)self, "_prepare_block",
                                            NULL);
     if (answer == NULL)
         return -1;
-    if (!PyArg_ParseTuple(answer, "OiOppO", &plan, &types, &slots, &strict,
-                          &allow_main_mnt, &inside)) {
+    if (!PyArg_ParseTuple(answer, "OiOpp", &plan, &types, &slots, &strict,
+                          &allow_main_mnt)) {
         Py_DECREF(answer);
         return -1;
     }
     if (self->prepared.plan == NULL)    /* no other thread was quicker */
         self->prepared = (struct prepared){Py_NewRef(plan), Py_NewRef(slots),
-                                           types,           strict,
-                                           allow_main_mnt,  Py_NewRef(inside)};
+                                           types, strict, allow_main_mnt};
     Py_DECREF(answer);
     return 0;
 }
@@ -116,27 +114,23 @@ enter_block(BlockObject *self, const struct plan *plan, struct run *run)
 }
 
 
-/* Everything of an entry that may run Python code: preparation, checks, the
- * object that `as` binds.  0, or -1 with an exception set. */
+/* Everything of an entry that may run Python code: preparation and checks.
+ * 0, or -1 with an exception set. */
 static int
-get_ready(PyObject *module, BlockObject *self, GuardObject *guard,
-          struct run *run, PyObject **inside)
+get_ready(PyObject *module, BlockObject *self, struct run *run)
 {
     if (self->prepared.plan == NULL && prepare(self) < 0)
         return -1;
     if (check_thread(&self->prepared) < 0 || leave_orphans() < 0)
         return -1;
-    if (run_preset(run, self->prepared.slots) < 0)
-        return -1;
-    if (plan_of(module, self->prepared.plan) == NULL)
-        return -1;
-    *inside = PyObject_CallFunctionObjArgs(self->prepared.inside, guard, NULL);
-    return *inside ? 0 : -1;
+    const struct plan *plan = plan_of(module, self->prepared.plan);
+    return plan ? run_preset_for(plan, run, self->prepared.slots) : -1;
 }
 
 
-/* Block.__enter__: enter on the calling thread.  What `as` binds, or NULL
- * with the thread where it was (RestoreError if that failed). */
+/* Block.__enter__: enter on the calling thread.  The guard, which is also
+ * what `as` binds, or NULL with the thread where it was (RestoreError if that
+ * failed). */
 static PyObject *
 block_enter(PyObject *object, PyTypeObject *defining, PyObject *const *args,
             Py_ssize_t nargs, PyObject *keywords)
@@ -147,24 +141,23 @@ block_enter(PyObject *object, PyTypeObject *defining, PyObject *const *args,
         return NULL;
     }
     BlockObject *self = (BlockObject *)object;
-    PyObject *module = PyType_GetModule(defining), *inside = NULL;
+    PyObject *module = PyType_GetModule(defining);
     struct block *block = NULL;
     struct run run;
     bool is_new;
     GuardObject *guard = guard_for(PyModule_GetState(module), object, &is_new);
-    if (guard && get_ready(module, self, guard, &run, &inside) == 0)
+    if (guard && get_ready(module, self, &run) == 0)
         block = enter_block(self, plan_of(module, self->prepared.plan), &run);
     if (block == NULL) {
         Py_XDECREF((PyObject *)guard);
-        Py_XDECREF(inside);
         return NULL;
     }
     guard->block = block;
     block->guard = guard;
     block->keeps_guard = is_new;
-    if (!is_new)
-        Py_DECREF(guard);       /* the interpreter's stack keeps it */
-    return inside;
+    if (is_new)                 /* else the interpreter's stack keeps it */
+        Py_INCREF((PyObject *)guard);
+    return (PyObject *)guard;
 }
 
 
@@ -175,7 +168,6 @@ block_traverse(PyObject *object, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(object));
     Py_VISIT(self->prepared.plan);
     Py_VISIT(self->prepared.slots);
-    Py_VISIT(self->prepared.inside);
     return 0;
 }
 
@@ -186,7 +178,6 @@ block_clear(PyObject *object)
     BlockObject *self = (BlockObject *)object;
     Py_CLEAR(self->prepared.plan);
     Py_CLEAR(self->prepared.slots);
-    Py_CLEAR(self->prepared.inside);
     return 0;
 }
 

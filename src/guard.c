@@ -10,7 +10,9 @@
 #include "guard.h"
 
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdlib.h>
+#include <structmember.h>       /* T_PYSSIZET, before Python 3.12 */
 
 /* The guard made by the look-up of __exit__, waiting for its __enter__. */
 static _Thread_local GuardObject *waiting;
@@ -176,17 +178,86 @@ leave_innermost(PyObject *recipe)
 
 /* ------------------------------------------------------- the Guard type */
 
-/* A guard of that recipe that is not entered.  A new reference, or NULL. */
+/* Leave: the guard is what the interpreter keeps as the exit function. */
+static PyObject *
+guard_call(PyObject *object, PyObject *args, PyObject *keywords)
+{
+    (void)args;
+    (void)keywords;
+    GuardObject *self = (GuardObject *)object;
+    if (self->block == NULL && innermost_guard(self->recipe) != NULL)
+        return leave_innermost(self->recipe);
+    return guard_leave(self);
+}
+
+
+#ifndef Py_LIMITED_API
+/* The same, as the interpreter likes to call it. */
+static PyObject *
+guard_vectorcall(PyObject *object, PyObject *const *args, size_t nargs,
+                 PyObject *names)
+{
+    (void)args;
+    (void)nargs;
+    (void)names;
+    return guard_call(object, NULL, NULL);
+}
+
+
+static PyMemberDef guard_members[] = {
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(GuardObject, call), READONLY,
+     NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+#endif
+
+
+/* The subclass of Guard that `as` binds; looked up once.  Borrowed, or NULL
+ * with an exception set. */
+static PyTypeObject *
+inside_type(struct module_state *state)
+{
+    if (state->inside_type == NULL) {
+        PyObject *module = PyImport_ImportModule("nsutil._blocks");
+        if (module == NULL)
+            return NULL;
+        state->inside_type = PyObject_GetAttrString(module, "Inside");
+        Py_DECREF(module);
+    }
+    return (PyTypeObject *)state->inside_type;
+}
+
+
+/* A guard of that recipe that is not entered.  A new reference, or NULL.
+ * Allocated and no more: an __init__ would cost each block as much as one of
+ * its system calls. */
 static GuardObject *
 new_guard(struct module_state *state, PyObject *recipe)
 {
-    GuardObject *guard = PyObject_New(GuardObject,
-                                      (PyTypeObject *)state->guard_type);
+    PyTypeObject *type = inside_type(state);
+    GuardObject *guard = type ? (GuardObject *)PyType_GenericAlloc(type, 0)
+                              : NULL;
     if (guard == NULL)
         return NULL;
     guard->recipe = Py_NewRef(recipe);
-    guard->block = NULL;
+#ifndef Py_LIMITED_API
+    guard->call = guard_vectorcall;
+#endif
     return guard;
+}
+
+
+/* Guard(): only a block makes one.  NULL with TypeError set. */
+static PyObject *
+guard_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
+{
+    (void)type;
+    (void)args;
+    (void)keywords;
+    PyErr_SetString(PyExc_TypeError,
+                    "only a with block makes this object: with Namespace(...) "
+                    "as inside: ...");
+    return NULL;
 }
 
 
@@ -201,19 +272,6 @@ guard_for(struct module_state *state, PyObject *recipe, bool *is_new)
     if (*is_new)
         return new_guard(state, recipe);
     return (GuardObject *)Py_NewRef((PyObject *)guard);
-}
-
-
-/* Leave: the guard is what the interpreter keeps as the exit function. */
-static PyObject *
-guard_call(PyObject *object, PyObject *args, PyObject *keywords)
-{
-    (void)args;
-    (void)keywords;
-    GuardObject *self = (GuardObject *)object;
-    if (self->block == NULL && innermost_guard(self->recipe) != NULL)
-        return leave_innermost(self->recipe);
-    return guard_leave(self);
 }
 
 
@@ -280,24 +338,31 @@ guard_recipe(PyObject *object, void *unused)
 
 
 static PyGetSetDef guard_getset[] = {
-    {"recipe", guard_recipe, NULL, "whose block this is", NULL},
-    {"active", guard_is_active, NULL, "inside, on this thread", NULL},
+    {"_recipe", guard_recipe, NULL, "whose block this is", NULL},
+    {"_active", guard_is_active, NULL, "inside, on this thread", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyType_Slot guard_slots[] = {
     {Py_tp_doc, "One entered block; calling it leaves."},
+    {Py_tp_new, guard_new},
     {Py_tp_call, guard_call},
     {Py_tp_dealloc, guard_dealloc},
     {Py_tp_getset, guard_getset},
+#ifndef Py_LIMITED_API
+    {Py_tp_members, guard_members},
+#endif
     {0, NULL},
 };
 
 static PyType_Spec guard_spec = {
     .name = "nsutil._ns.Guard",
     .basicsize = sizeof(GuardObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE
-             | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE
+#ifndef Py_LIMITED_API
+             | Py_TPFLAGS_HAVE_VECTORCALL
+#endif
+             | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = guard_slots,
 };
 

@@ -10,6 +10,9 @@ typedef struct {
     PyObject_HEAD
     PyObject *recipe;           /* the Block this guard belongs to */
     struct block *block;        /* while inside; on the thread's stack */
+#ifndef Py_LIMITED_API
+    vectorcallfunc call;        /* leaves, without a tuple of arguments */
+#endif
 } GuardObject;
 
 /* Call a function of nsutil._blocks that makes and raises an error, with

@@ -10,6 +10,8 @@ struct module_state {
     PyObject *plan_type;        /* _ns.Plan */
     PyObject *block_type;       /* _ns.Block, the base of Namespace */
     PyObject *guard_type;       /* one `with` in progress */
+    PyObject *inside_type;      /* what `as` binds: nsutil._blocks.Inside, a
+                                   subclass of it; NULL until first needed */
     PyObject *exit_type;        /* the descriptor behind Block.__exit__ */
 };
 

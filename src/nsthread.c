@@ -334,8 +334,9 @@ restore_places(const struct block *block)
 static int
 restore_kind(const struct block *block, int i)
 {
-    if (setns(block->fd[i], kinds[i].flag) < 0)
-        return errno;
+    long result = sc(SYS_setns, block->fd[i], kinds[i].flag, 0, 0, 0, 0);
+    if (result < 0)
+        return (int)-result;
     return kinds[i].flag == CLONE_NEWNS ? restore_places(block) : 0;
 }
 

@@ -160,6 +160,21 @@ fill_step(PlanObject *self, struct step *step, PyObject *item)
 }
 
 
+/* How many slots a step could read or write, from the first one on.  A
+ * composite may be given their numbers in an array: all. */
+static int
+slots_of(const struct step *step)
+{
+    if (step->op->number < 0)
+        return RUN_SLOTS;
+    int count = step->out + 1;
+    for (int i = 0; i < STEP_ARGS; i++)
+        if (step->from_slot & 1u << i && step->arg[i] >= count)
+            count = (int)step->arg[i] + 1;
+    return count;
+}
+
+
 /* Plan(steps): copy and check them all.  NULL with an exception set. */
 static PyObject *
 plan_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
@@ -187,7 +202,10 @@ plan_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         Py_DECREF(self);
         return NULL;
     }
-    self->plan = (struct plan){(int)n, self->steps};
+    self->plan = (struct plan){(int)n, self->steps, 0};
+    for (Py_ssize_t i = 0; i < n; i++)
+        if (slots_of(&self->steps[i]) > self->plan.slots)
+            self->plan.slots = slots_of(&self->steps[i]);
     return (PyObject *)self;
 }
 
@@ -257,7 +275,16 @@ plan_of(PyObject *module, PyObject *object)
 int
 run_preset(struct run *run, PyObject *slots)
 {
-    memset(run->slot, 0xff, sizeof run->slot);  /* -1 each */
+    const struct plan any = {0, NULL, RUN_SLOTS};
+    return run_preset_for(&any, run, slots);
+}
+
+
+int
+run_preset_for(const struct plan *plan, struct run *run, PyObject *slots)
+{
+    /* -1 each: all are two kilobytes, and most blocks use none. */
+    memset(run->slot, 0xff, (size_t)plan->slots * sizeof *run->slot);
     run->plan = run->step = run->error = run->hidden = 0;
     run->mounts.root = -1;
     run->mounts.replaced = run->mounts.copied = run->mounts.own_count = 0;

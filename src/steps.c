@@ -4,7 +4,6 @@
 #include "compat.h"
 #include "credsteps.h"
 #include "mountsteps.h"
-#include "rawcall.h"
 #include "targets.h"
 
 #include <errno.h>
@@ -18,23 +17,20 @@
 #include <unistd.h>
 
 
-/* No errno is touched, since a vfork child shares it with its parent. */
+#ifndef HAVE_RAW_SYSCALL
 long
 sc(long number, long a, long b, long c, long d, long e, long f)
 {
-#ifdef HAVE_RAW_SYSCALL
-    return raw_syscall(number, a, b, c, d, e, f);
-#else
     int before = errno;
     long result = syscall(number, a, b, c, d, e, f);
     if (result == -1)
         result = -errno;
     errno = before;
     return result;
-#endif
 }
 
 
+#endif
 /* Is it procfs that the descriptor is of?  0, or -EXDEV. */
 static long
 check_procfs(long fd)

@@ -8,6 +8,8 @@
 #ifndef NSUTIL_STEPS_H
 #define NSUTIL_STEPS_H
 
+#include "rawcall.h"
+
 #include <stddef.h>
 
 enum {
@@ -43,6 +45,7 @@ struct step {
 struct plan {
     int count;
     const struct step *steps;
+    int slots;                  /* how many of the first ones are used */
 };
 
 /* What the steps of mountsteps.c keep between them. */
@@ -72,8 +75,16 @@ int run_steps(const struct plan *plan, struct run *run);
 const struct op *find_op(const char *name);
 
 /* sc: a raw system call: returns the kernel's value, -errno on failure,
- * touches no errno. */
+ * touches no errno, since a vfork child shares it with its parent. */
+#ifdef HAVE_RAW_SYSCALL
+static inline long
+sc(long number, long a, long b, long c, long d, long e, long f)
+{
+    return raw_syscall(number, a, b, c, d, e, f);
+}
+#else
 long sc(long number, long a, long b, long c, long d, long e, long f);
+#endif
 
 /* Around what needs /proc files of our own.  procfs gives those of a process
  * that is not dumpable to root, and a setuid() without exec makes it so: it

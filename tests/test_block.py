@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import gc
 import os
 import random
@@ -336,6 +337,16 @@ def test_inside_is_open_after_the_block():
     with nsutil.enter(uts):
         assert ids()["uts"] == uts.inode
     uts.close()
+
+
+def test_inside_is_made_by_blocks_only():
+    with Namespace(UTS) as inside:
+        for make in (type(inside), lambda: object.__new__(type(inside)), lambda: copy.copy(inside)):
+            with pytest.raises(TypeError):
+                make()
+        assert inside.types == UTS
+    with Namespace(UTS) as other:
+        assert other is not inside
 
 
 def test_decorator_and_exit_stack():

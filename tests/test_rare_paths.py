@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 import threading
@@ -12,8 +11,7 @@ from typing import Any
 import pytest
 from support import in_child, needs_root, ns_inodes
 
-import nsutil
-from nsutil import IPC, UTS, Namespace, RestoreError, _ns
+from nsutil import IPC, UTS, Namespace, RestoreError
 
 pytestmark = needs_root
 

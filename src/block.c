@@ -33,6 +33,11 @@ prepare(BlockObject *self)
                                            NULL);
     if (answer == NULL)
         return -1;
+    if (!PyTuple_Check(answer)) {
+        PyErr_Format(PyExc_TypeError, "not a prepared block: %R", answer);
+        Py_DECREF(answer);
+        return -1;
+    }
     if (!PyArg_ParseTuple(answer, "OiOpp", &plan, &types, &slots, &strict,
                           &allow_main_mnt)) {
         Py_DECREF(answer);

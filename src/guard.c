@@ -277,23 +277,18 @@ guard_for(struct module_state *state, PyObject *recipe, bool *is_new)
 
 /* The last reference is gone.  On the thread of the block: leave it (an
  * exception raised here can only be shown).  Elsewhere: leave a mark for the
- * owner, whose next block does it. */
+ * owner, whose next block does it; in a forked child that block closes it. */
 static void
 guard_abandon(GuardObject *self)
 {
     struct block *block = self->block;
     self->block = NULL;
     block->guard = NULL;
-    if (block->thread != thread_id()) {
+    if (!is_ours(block)) {
         atomic_store(&block->orphan, true);
         return;
     }
     block_remove(block);
-    if (block->generation != fork_generation()) {
-        block_close(block);
-        free(block);
-        return;
-    }
     PyObject *kind, *value, *trace;
     PyErr_Fetch(&kind, &value, &trace);
     if (leave_block(block) < 0)

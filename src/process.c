@@ -255,16 +255,32 @@ give(PyObject *child, const char *name, int number)
 }
 
 
-/* Let the child object hold what was started.  0, or -1 with an exception
- * set. */
+/* Let the child object hold what was started, descriptors last: those that it
+ * has are no longer in s.  0, or -1 with an exception set. */
 static int
-give_all(PyObject *child, const struct spawn *s)
+give_all(PyObject *child, struct spawn *s)
 {
-    if (give(child, "pidfd", s->pidfd) < 0
-        || give(child, "status", s->status_fd) < 0
-        || give(child, "pid", s->pid) < 0)
+    if (give(child, "pid", s->pid) < 0
+        || give(child, "program_pid", s->program_pid) < 0
+        || give(child, "status", s->status_fd) < 0)
         return -1;
-    return give(child, "program_pid", s->program_pid);
+    s->status_fd = -1;
+    return give(child, "pidfd", s->pidfd);
+}
+
+
+/* End what was started, since no object could be made to hold it (there was
+ * no memory). */
+static void
+end_started(const struct spawn *s)
+{
+    if (!s->init && s->program_pid > 0 && s->program_pid != s->pid)
+        kill(s->program_pid, SIGKILL);
+    kill(s->pid, SIGKILL);
+    waitpid(s->pid, NULL, __WALL);
+    close(s->pidfd);
+    if (s->status_fd >= 0)
+        close(s->status_fd);
 }
 
 
@@ -305,8 +321,10 @@ process_spawn(PyObject *module, PyObject *args)
     PyObject *result;
     if (!start(module, args, &r, &result))
         return result;
-    if (give_all(r.child, &r.spawn) < 0)
+    if (give_all(r.child, &r.spawn) < 0) {
+        end_started(&r.spawn);
         return NULL;
+    }
     Py_RETURN_NONE;
 }
 
@@ -314,14 +332,16 @@ process_spawn(PyObject *module, PyObject *args)
 /* A signal handler raised while a program ran: kill it with all that it has
  * started, through a child object made now, and let the exception go on. */
 static PyObject *
-end_interrupted(PyObject *make_child, const struct spawn *s, bool init)
+end_interrupted(PyObject *make_child, struct spawn *s)
 {
     PyObject *kind, *value, *trace;
     PyErr_Fetch(&kind, &value, &trace);
     PyObject *child = PyObject_CallNoArgs(make_child);
     PyObject *ended = NULL;
     if (child && give_all(child, s) == 0)
-        ended = PyObject_CallMethod(child, "end_tree", "i", init);
+        ended = PyObject_CallMethod(child, "end_tree", "i", s->init);
+    else
+        end_started(s);
     if (ended == NULL)
         PyErr_WriteUnraisable(make_child);
     Py_XDECREF(ended);
@@ -339,7 +359,7 @@ process_run(PyObject *module, PyObject *args)
 {
     struct request r;
     PyObject *result;
-    const struct spawn *s = &r.spawn;
+    struct spawn *s = &r.spawn;
     int status;
     if (!start(module, args, &r, &result))
         return result;
@@ -349,7 +369,7 @@ process_run(PyObject *module, PyObject *args)
         Py_END_ALLOW_THREADS
     } while (status == STATUS_NOT_YET && PyErr_CheckSignals() == 0);
     if (status == STATUS_NOT_YET)
-        return end_interrupted(r.child, s, s->init);
+        return end_interrupted(r.child, s);
     close(s->pidfd);
     if (s->status_fd >= 0)
         close(s->status_fd);

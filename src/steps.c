@@ -253,24 +253,6 @@ step_check_cwd(struct run *run, const long *arg)
 }
 
 
-/* write_all(fd, data, length): all of it, however many writes it takes. */
-static long
-step_write_all(struct run *run, const long *arg)
-{
-    (void)run;
-    long done = 0;
-    while (done < arg[2]) {
-        long n = sc(SYS_write, arg[0], arg[1] + done, arg[2] - done, 0, 0, 0);
-        if (n == -EINTR)
-            continue;
-        if (n < 0)
-            return n;
-        done += n;
-    }
-    return 0;
-}
-
-
 #define CALL(name, nargs) {#name, SYS_##name, NULL, nargs}
 #define COMPOSITE(name, nargs) {#name, -1, step_##name, nargs}
 
@@ -322,7 +304,6 @@ static const struct op ops[] = {
     COMPOSITE(join, 2),
     COMPOSITE(propagation, 1),
     COMPOSITE(verify_ns, 3),
-    COMPOSITE(write_all, 3),
     COMPOSITE(write_proc, 3),
     CREDENTIAL_OPS
     MOUNT_OPS

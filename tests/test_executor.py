@@ -152,7 +152,7 @@ def test_failing_set_up_is_raised_by_submit() -> None:
 def test_a_worker_that_dies_breaks_the_pool() -> None:
     with Namespace().executor(2) as pool:
         waiting = [pool.submit(time.sleep, 100)]
-        dying = pool.submit(os._exit, 3)
+        dying = pool.submit(signal.raise_signal, signal.SIGKILL)
         later = [pool.submit(int) for _ in range(5)]
         for job in [dying, *waiting, *later]:
             with pytest.raises(BrokenProcessPool):

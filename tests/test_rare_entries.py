@@ -1,0 +1,306 @@
+"""The C entry points, called as nsutil itself never does, and out of memory."""
+
+from __future__ import annotations
+
+import array
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import support
+from support import in_child, needs_root
+
+from nsutil import IPC, UTS, Namespace, _ns
+
+pytestmark = needs_root
+
+TRUE = b"/bin/true"
+
+
+class Started:
+    """What spawn() fills in."""
+
+    pid = program_pid = 0
+    pidfd = status = program = -1
+
+    def reap(self) -> int:
+        os.close(self.pidfd)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+def spawn(child: object, **changes: Any) -> object:
+    arguments: dict[str, Any] = {
+        "maps": (-1, -1, -1),
+        "plans": (None,) * 5,
+        "slots": (),
+        "flags": 0,
+        "bits": 0,
+        "end_signal": 0,
+        "argv": (TRUE,),
+        "envp": (),
+        "candidates": (TRUE,),
+        "time_fd": -1,
+        "stdin": -1,
+        "stdout": -1,
+        "stderr": -1,
+        "kept": (),
+    }
+    assert changes.keys() <= arguments.keys()
+    return _ns.spawn(child, *{**arguments, **changes}.values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"plans": (None,) * 4}, ValueError),
+        ({"plans": (None, None, "plan", None, None)}, TypeError),
+        ({"kept": ("0",)}, TypeError),
+        ({"kept": (1 << 40,)}, OverflowError),
+        ({"argv": 7}, TypeError),
+        ({"argv": (object(),)}, TypeError),
+        ({"argv": (b"nul\0inside",)}, ValueError),
+        ({"candidates": 7}, TypeError),
+        ({"envp": 7}, TypeError),
+        ({"envp": (1,)}, TypeError),
+        ({"slots": ("0",)}, TypeError),
+        ({"slots": 7}, TypeError),
+        ({"slots": (0,) * (_ns.RUN_SLOTS + 1)}, ValueError),
+        ({"maps": (-1, -1)}, TypeError),
+    ],
+    ids=str,
+)
+def test_spawn_of_nonsense_starts_nothing(changes: dict[str, Any], error: type[Exception], leak_check: None) -> None:
+    child = Started()
+    with pytest.raises(error):
+        spawn(child, **changes)
+    assert child.pid == 0
+
+
+def test_spawn_itself(leak_check: None) -> None:
+    child = Started()
+    assert spawn(child) is None
+    assert child.reap() == 0
+
+
+@pytest.mark.parametrize(
+    ("step", "error", "text"),
+    [
+        ("getpid", TypeError, "must be a tuple"),
+        (("umask", (0,)), TypeError, "4 arguments"),
+        (("umask", [0], -1, 0), TypeError, "tuple"),
+        (("nosuch", (), -1, 0), ValueError, "unknown step 'nosuch'"),
+        (("umask", (0,), _ns.RUN_SLOTS, 0), ValueError, "no slot"),
+        (("umask", (0,), -2, 0), ValueError, "no slot"),
+        (("umask", (), -1, 0), TypeError, "takes 1 arguments, not 0"),
+        (("umask", ((_ns.RUN_SLOTS,),), -1, 0), ValueError, "slot must be between"),
+        (("umask", ((-1,),), -1, 0), ValueError, "slot must be between"),
+        (("umask", ((1 << 80,),), -1, 0), OverflowError, "int"),
+        (("umask", ("text",), -1, 0), TypeError, "int"),
+        (("umask", ((b"a", 1),), -1, 0), TypeError, "bytes"),
+        (("umask", ([1, "2"],), -1, 0), TypeError, "int"),
+    ],
+    ids=str,
+)
+def test_plan_says_what_is_wrong_with_a_step(step: Any, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        _ns.Plan([("umask", (0o22,), -1, 0), step])
+
+
+def test_plan_of_something_else(leak_check: None) -> None:
+    with pytest.raises(TypeError):
+        _ns.Plan(7)  # type: ignore[arg-type]
+    for use in (
+        lambda: _ns.run_plan("plan"),
+        lambda: _ns.run_apart(("plan",), (), 0, -1),
+        lambda: _ns.name_create("/run", 0, b"/run/x", 0, "net", "plan", ()),
+        lambda: _ns.Child().fork(int, ("plan",) * 4),
+        lambda: _ns.Child().fork(int, (None,) * 3),
+    ):
+        with pytest.raises(TypeError, match=r"Plan is needed|tuple of 4"):
+            use()
+
+
+def test_plan_that_runs_apart_is_checked_first(leak_check: None) -> None:
+    plan = _ns.Plan([("umask", (0o22,), 0, 0)])
+    assert _ns.run_apart((plan,), (), 0, -1) >= 0  # type: ignore[operator]
+    for plans, slots, want, cpu in (((plan,), (), -1, -1), ((plan,), (), 0, 1 << 20), ((plan,) * 100, (), 0, -1)):
+        with pytest.raises(ValueError, match=r"no slot|at most"):
+            _ns.run_apart(plans, slots, want, cpu)
+    with pytest.raises(TypeError):
+        _ns.run_apart((plan,), 7, 0, -1)  # type: ignore[arg-type]
+
+
+def test_look_ups_of_what_is_not_there(leak_check: None) -> None:
+    with pytest.raises(FileNotFoundError) as info:
+        _ns.mount_id("/nosuch/file")
+    assert info.value.filename == "/nosuch/file"
+    with pytest.raises(FileNotFoundError):
+        _ns.inotify("/nosuch", 2)
+    with pytest.raises(ValueError, match="no probe for fork"):
+        _ns.filtered("fork", 0)
+    with pytest.raises(ValueError, match="bytes, not 3"):
+        _ns.open_nsfs_handle(b"abc")
+    reader, writer = os.pipe()
+    os.close(writer)
+    try:
+        with pytest.raises(OSError, match="Operation not supported"):
+            _ns.nsfs_handle(reader)
+    finally:
+        os.close(reader)
+
+
+def test_child_that_was_not_forked(leak_check: None) -> None:
+    child = _ns.Child()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        child.go()
+    child.end()
+    assert (child.pid, child.pidfd) == (0, -1)
+
+
+def test_child_forks_once(leak_check: None) -> None:
+    child = _ns.Child()
+    child.fork(lambda: os._exit(3), (None,) * 4)
+    with pytest.raises(RuntimeError, match="forked before"):
+        child.fork(int, (None,) * 4)
+    status = child.wait()
+    assert status is not None
+    assert os.waitstatus_to_exitcode(status) == 3
+    child.end()
+
+
+def test_child_whose_function_returns_or_raises_ends_all_the_same(leak_check: None) -> None:
+    def fails() -> None:
+        os.dup2(null, 2)
+        raise KeyError
+
+    null = os.open(os.devnull, os.O_RDWR)
+    codes = []
+    for serve in (int, fails):
+        child = _ns.Child()
+        child.fork(serve, (None,) * 4)
+        codes.append(os.waitstatus_to_exitcode(child.wait() or 0))
+        child.end()
+    os.close(null)
+    assert codes == [0, 70]
+
+
+def test_recipe_that_prepares_nonsense_is_not_entered(leak_check: None) -> None:
+    """Namespace is a subclass of Block, which trusts it in nothing."""
+
+    class Odd(_ns.Block):
+        def __init__(self, answer: object) -> None:
+            self.answer = answer
+
+        def _prepare_block(self) -> object:
+            return self.answer
+
+    plan = _ns.Plan([])
+    for answer in ("short", (plan, "types", (), 0, 0), ("plan", 0, (), 0, 0), (plan, 0, 7, 0, 0)):
+        with pytest.raises(TypeError), Odd(answer):
+            pass
+
+
+# Out of memory: each allocation of each entry point fails once.
+
+
+def each_allocation_fails(operation: Callable[[], object], undo: Callable[[Any], object]) -> tuple[int, int]:
+    """How often the operation had no memory, and how often it did its work though an allocation failed."""
+    import _testcapi
+
+    refused = done = 0
+    while refused + done < 300:
+        _testcapi.set_nomemory(refused + done, refused + done + 1)
+        try:
+            result = operation()
+        except MemoryError:
+            _testcapi.remove_mem_hooks()
+            refused += 1
+            continue
+        except BaseException:
+            _testcapi.remove_mem_hooks()
+            raise
+        _testcapi.remove_mem_hooks()
+        undo(result)
+        done += 1
+        if done > 60:
+            break
+    return refused, done
+
+
+def make_plan() -> object:
+    return _ns.Plan([("umask", (0o22,), -1, 0), VECTOR, SETGROUPS])
+
+
+SETGROUPS = ("setgroups", (3, [1, 2, 3]), -1, 0)
+VECTOR = ("setgroups", (2, (b"a", b"b")), -1, 0)  # of the wrong kind: it is never run
+
+
+def nothing(_result: object) -> None:
+    pass
+
+
+CHILD = Started()
+WANTED = array.array("q", [0, 1])
+ARGUMENTS = (CHILD, (-1, -1, -1), (None,) * 5, (), 0, 0, 0, (TRUE,), (b"A=1",), (TRUE,), -1, -1, -1, -1, (0,))
+OPERATIONS: dict[str, tuple[Callable[[], object], Callable[[Any], object]]] = {
+    "plan": (make_plan, nothing),
+    "child": (_ns.Child, nothing),
+    "spawn": (lambda: _ns.spawn(*ARGUMENTS), lambda _: CHILD.reap()),
+    "scan": (lambda: _ns.scan(0x7E020080, 0xF), nothing),
+    "scan_details": (lambda: _ns.scan_details(WANTED, 0), nothing),
+    "mount_id": (lambda: _ns.mount_id("/proc/self"), nothing),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_no_memory_is_an_error_and_nothing_is_left(name: str) -> None:
+    pytest.importorskip("_testcapi", reason="needs the interpreter's own test module")
+    operation, undo = OPERATIONS[name]
+
+    def body() -> tuple[int, int]:
+        undo(operation())
+        with support.no_leaks():
+            return each_allocation_fails(operation, undo)
+
+    refused, done = in_child(body)
+    assert refused > 0
+    assert done > 0
+
+
+def test_no_memory_for_a_block_leaves_the_thread_where_it_was() -> None:
+    pytest.importorskip("_testcapi", reason="needs the interpreter's own test module")
+
+    def body() -> tuple[int, int]:
+        box, before = Namespace(UTS | IPC), support.ns_inodes()
+
+        def enter() -> object:
+            leave = box.__exit__
+            box.__enter__()
+            return leave
+
+        def leave(leave: Callable[..., object]) -> None:
+            leave(None, None, None)
+            assert support.ns_inodes() == before
+
+        leave(enter())
+        result = each_allocation_fails(enter, leave)
+        assert support.ns_inodes() == before
+        return result
+
+    refused, done = in_child(body)
+    assert refused > 0
+    assert done > 0
+
+
+def test_signals_while_a_program_is_awaited_do_not_end_the_wait(leak_check: None) -> None:
+    seen: list[int] = []
+    old = signal.signal(signal.SIGALRM, lambda number, _frame: seen.append(number))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+        assert Namespace(UTS).run(["sleep", "0.3"]).returncode == 0
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+    assert seen

@@ -224,7 +224,7 @@ def each_allocation_fails(operation: Callable[[], object], undo: Callable[[Any],
         _testcapi.remove_mem_hooks()
         undo(result)
         done += 1
-        if done > 60:
+        if done > 20:
             break
     return refused, done
 
@@ -248,7 +248,7 @@ OPERATIONS: dict[str, tuple[Callable[[], object], Callable[[Any], object]]] = {
     "plan": (make_plan, nothing),
     "child": (_ns.Child, nothing),
     "spawn": (lambda: _ns.spawn(*ARGUMENTS), lambda _: CHILD.reap()),
-    "scan": (lambda: _ns.scan(0x7E020080, 0xF), nothing),
+    "scan": (lambda: _ns.scan(UTS, 0), nothing),
     "scan_details": (lambda: _ns.scan_details(WANTED, 0), nothing),
     "mount_id": (lambda: _ns.mount_id("/proc/self"), nothing),
 }

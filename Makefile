@@ -48,7 +48,7 @@ format: $(VENV)/.lint ## Bring Python and C into shape
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(C_FILES) $(FLOORS)
 
-LINTS := lint-ruff lint-format lint-types lint-stubs lint-c lint-c-format lint-spelling lint-project
+LINTS := lint-ruff lint-format lint-types lint-stubs lint-c lint-c-format lint-spelling lint-project lint-workflows
 
 lint: ## Style, types, stubs, warnings, spelling
 	@$(MAKE) --no-print-directory --keep-going $(LINTS)
@@ -88,6 +88,13 @@ lint-spelling:
 
 lint-project:
 	$(BIN)/validate-pyproject pyproject.toml
+
+WORKFLOWS := $(wildcard .github/workflows/*.yml)
+
+lint-workflows:
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows $(WORKFLOWS)
+	@$(BIN)/zizmor --quiet --offline --no-progress --persona pedantic $(WORKFLOWS)
+	@$(BIN)/cibuildwheel --platform linux --print-build-identifiers >/dev/null
 
 docs: $(VENV)/.built $(VENV)/.docs ## Build the documentation, its examples executed
 	$(BIN)/sphinx-build -W -n -q -b html docs docs/_build/html

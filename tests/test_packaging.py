@@ -74,7 +74,16 @@ def test_sdist_is_complete(unpacked: Path) -> None:
         ROOT / "nsutil", "*.py", "*.pyi", "*.html", "py.typed"
     )
     wanted |= files_below(ROOT / "tests", "*.py", "*.txt") | files_below(ROOT / "examples", "*.py")
-    wanted |= {"Makefile", "LICENSE", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", ".ci/run"}
+    wanted |= {
+        "Makefile",
+        "LICENSE",
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        ".ci/run",
+        ".github/workflows/ci.yml",
+    }
     wanted |= {"setup.py", "pyproject.toml", ".clang-format"}
     assert wanted - packed == set()
 
@@ -256,6 +265,33 @@ def test_make_help_lists_every_target() -> None:
     targets = set(re.search(r"^\.PHONY: (.*)$", text, re.M)[1].split())  # type: ignore[index]
     done = subprocess.run(["make", "help"], cwd=ROOT, check=True, capture_output=True, text=True, timeout=60)
     assert set(re.findall(r"^  make (\S+)", done.stdout, re.M)) == targets - {"$(LINTS)"}
+
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_workflows_trust_little(path: Path) -> None:
+    """Actions are pinned by commit, nothing may be written, and only what publishes gets an identity."""
+    text = path.read_text()
+    used = re.findall(r"uses: (.*)", text)
+    assert used
+    assert [line for line in used if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line)] == []
+    assert text.count("actions/checkout@") == text.count("persist-credentials: false")
+    assert "\npermissions:\n  contents: read\n" in text
+    writes = re.findall(r"(\w[\w-]*): write", text)
+    assert writes == (["id-token"] if "gh-action-pypi-publish" in text else [])
+    assert "secrets." not in text
+
+
+def test_workflows_know_every_python() -> None:
+    known = {line.rsplit(" ", 1)[1] for line in PROJECT["project"]["classifiers"] if re.search(r":: 3\.\d+$", line)}
+    tests = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    matrix = re.search(r"python: \[(.*)\]", tests)
+    assert matrix is not None
+    tested = set(re.findall(r'"(3\.\d+)"', matrix[1]))
+    built = {name.replace("cp3", "3.").removesuffix("-*") for name in PROJECT["tool"]["cibuildwheel"]["build"]}
+    assert tested == {name for name in built if not name.endswith("t")} == known
 
 
 def test_readme_commands_exist() -> None:

@@ -7,8 +7,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { EXIT_FAILED = 127 };
@@ -60,15 +62,37 @@ run_plan(struct forked *f, int which)
 }
 
 
-/* Ask for a signal when the parent ends, and end now if that was missed. */
+/* Whether that process has ended; without a pidfd nobody can tell. */
+static bool
+has_ended(int pidfd)
+{
+    const struct timespec at_once = {0, 0};
+    struct pollfd polled = {pidfd, POLLIN, 0};
+    return sc(SYS_ppoll, (long)&polled, 1, (long)&at_once, 0, 0, 0) > 0;
+}
+
+
+/* Ask for a signal when the parent ends, and end now if that was missed.  The
+ * kernel says 0 for a parent in an outer PID namespace, dead or alive. */
 static void
-follow_parent(int number, pid_t parent)
+follow_parent(const struct forked *f, int number)
 {
     if (number == 0)
         return;
     sc(SYS_prctl, PR_SET_PDEATHSIG, number, 0, 0, 0, 0);
-    if (parent && sc(SYS_getppid, 0, 0, 0, 0, 0, 0) != parent)
+    long parent = sc(SYS_getppid, 0, 0, 0, 0, 0, 0);
+    if (parent ? parent != f->parent : has_ended(f->parent_fd))
         leave(EXIT_FAILED);
+}
+
+
+/* From now on this process is the parent that is followed. */
+static void
+be_parent(struct forked *f)
+{
+    f->parent = (pid_t)sc(SYS_getpid, 0, 0, 0, 0, 0, 0);
+    f->parent_fd = (int)sc(SYS_pidfd_open, f->parent, 0, 0, 0, 0, 0);
+    check(f, STEP_FOLLOW, f->parent_fd);
 }
 
 
@@ -102,48 +126,31 @@ digits(long number, char *end)
 
 
 /* Become nsutil's init: as PID 1 or as the waiter outside it reaps, passes
- * signals on to child, and ends as child does.  Descriptor 0 takes the raw
- * wait status, 1 tells when the tree shall end (see init.c). */
+ * signals on to child, and ends as child does.  status (or -1) takes the raw
+ * wait status, life (or -1) tells when child shall get that signal. */
 static _Noreturn void
-become_init(struct forked *f, pid_t child, bool reports)
+become_init(struct forked *f, pid_t child, int status, int life, int signal)
 {
     static char *const no_environment[] = {NULL};
     const int program = f->program, report = f->end[REPORT];
     const int keep[] = {program < report ? program : report,
                         program < report ? report : program};
-    char pid[16], signal[16];
-    bool watches = reports && f->end[LIFE] >= 0;
+    char pid[16], number[16];
     char *const argv[] = {"nsutil-init", "w", digits(child, pid + sizeof pid),
-                          digits(watches ? f->parent_signal : 0,
-                                 signal + sizeof signal),
+                          digits(life < 0 ? 0 : signal,
+                                 number + sizeof number),
                           NULL};
     for (int fd = 0; fd <= 2; fd++)
         sc(SYS_close, fd, 0, 0, 0, 0, 0);
-    if (reports)
-        check(f, STEP_INIT, sc(SYS_dup3, f->end[STATUS], 0, 0, 0, 0, 0));
-    if (watches)
-        check(f, STEP_INIT, sc(SYS_dup3, f->end[LIFE], 1, 0, 0, 0, 0));
+    if (status >= 0)
+        check(f, STEP_INIT, sc(SYS_dup3, status, 0, 0, 0, 0, 0));
+    if (life >= 0)
+        check(f, STEP_INIT, sc(SYS_dup3, life, 1, 0, 0, 0, 0));
     close_others(3, keep, 2, false);
     check(f, STEP_INIT,
           sc(SYS_execveat, f->program, (long)"", (long)argv,
              (long)no_environment, AT_EMPTY_PATH, 0));
     leave(EXIT_FAILED);
-}
-
-
-/* Tie this process to its parent.  As the parent of init it takes init along.
- * A waiter must outlive the parent, to end the tree that it has adopted. */
-static void
-follow_caller(struct forked *f)
-{
-    if (f->init || f->program < 0)
-        follow_parent(f->parent_signal, f->parent);
-    else if (f->parent_signal) {
-        f->end[LIFE] = (int)sc(SYS_pidfd_open, f->parent, 0, 0, 0, 0, 0);
-        check(f, STEP_FOLLOW, f->end[LIFE]);
-        if (sc(SYS_getppid, 0, 0, 0, 0, 0, 0) != f->parent)
-            leave(EXIT_FAILED);
-    }
 }
 
 
@@ -169,14 +176,14 @@ wait_in_place(struct forked *f, pid_t child)
 static void
 run_pid_one(struct forked *f)
 {
-    follow_parent(SIGKILL, 0);
+    follow_parent(f, SIGKILL);
     run_plan(f, SETUP);
     pid_t child = fork();
     if (child == 0)
         return;
     if (child < 0)
         fail(f, OWN_STEPS, STEP_FORK, errno);
-    become_init(f, child, true);
+    become_init(f, child, f->end[STATUS], f->end[LIFE], SIGKILL);
 }
 
 
@@ -207,6 +214,17 @@ close_used_ends(struct forked *f)
 }
 
 
+/* The end of this process's ties to those that made it. */
+static void
+close_pidfds(const struct forked *f)
+{
+    if (f->parent_fd >= 0 && f->parent_fd != f->caller_fd)
+        sc(SYS_close, f->parent_fd, 0, 0, 0, 0, 0);
+    if (f->caller_fd >= 0)
+        sc(SYS_close, f->caller_fd, 0, 0, 0, 0, 0);
+}
+
+
 /* Send the next process into the PID namespace.  vfork() spares a copy of
  * our memory for a PID 1 that only becomes another program; its child returns
  * on its own copy of our stack. */
@@ -215,7 +233,12 @@ go_further(struct forked *f)
 {
     const struct sigaction by_default = {.sa_handler = SIG_DFL};
     struct sigaction own;
-    follow_caller(f);
+    /* Init also watches the caller.  This is for the time before, and does not
+     * do for a waiter without PID 1: that must outlive the caller, to end the
+     * tree that it adopts. */
+    if (f->program < 0 || (f->init && f->parent_signal == SIGKILL))
+        follow_parent(f, f->parent_signal);
+    be_parent(f);
     /* Now: the child may leave orphans before we are nsutil-init. */
     if (!f->init)
         sc(SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0, 0);
@@ -238,7 +261,8 @@ go_further(struct forked *f)
     }
     if (f->program < 0)
         wait_in_place(f, child);
-    become_init(f, child, !f->init);
+    become_init(f, child, f->init ? -1 : f->end[STATUS], f->caller_fd,
+                f->parent_signal);
 }
 
 
@@ -301,9 +325,8 @@ forked_run(struct forked *f)
         stay(f);
     close_used_ends(f);
     run_plan(f, CREDENTIALS);
-    /* Last, since a change of ids clears it. */
-    if (f->second)
-        follow_parent(SIGKILL, 0);
-    else
-        follow_parent(f->parent_signal, f->parent);
+    /* Last, since a change of ids clears it.  With PID 1 all others end. */
+    if (!f->init)
+        follow_parent(f, f->second ? SIGKILL : f->parent_signal);
+    close_pidfds(f);
 }

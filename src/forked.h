@@ -37,15 +37,18 @@ enum { REPORT, GO, STATUS, LIFE, CHANNELS };
 struct forked {
     const struct plan *plan[PLANS];     /* NULL: nothing to do */
     int clone_flags;            /* CLONE_NEW* to unshare first */
-    pid_t parent;               /* who forks */
-    int second;                 /* a process further in is needed */
-    int init;                   /* that one is nsutil's init, the function's
+    int caller_fd; /* who forks: a pidfd above 2, -1: not needed */
+    pid_t parent; /* whom the next process follows: its number in
+                                   its own PID namespace */
+    int parent_fd; /* and its pidfd */
+    int second; /* a process further in is needed */
+    int init; /* that one is nsutil's init, the function's
                                    process its child */
-    int joins;                  /* may meet strangers: not dumpable */
-    int mapped;                 /* wait until the parent wrote the id maps */
-    int new_time;               /* move into the TIME namespace just made */
-    int join_time;              /* one to move into, -1: none */
-    int parent_signal;          /* for C0 when its parent ends, 0: none */
+    int joins; /* may meet strangers: not dumpable */
+    int mapped; /* wait until the parent wrote the id maps */
+    int new_time; /* move into the TIME namespace just made */
+    int join_time; /* one to move into, -1: none */
+    int parent_signal; /* for C0 when its parent ends, 0: none */
     int watch; /* better: a waiter, which ends the whole tree;
                                    it outlives the thread that forked it */
     int end[CHANNELS]; /* the child's ends of the pipes, -1: none.

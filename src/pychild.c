@@ -7,6 +7,7 @@
 #include "compat.h"
 #include "initfile.h"
 #include "nsthread.h"
+#include "shared.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -76,7 +77,7 @@ take_fork_arguments(PyObject *module, PyObject *args, PyObject *keywords,
                             NULL};
     PyObject *plans, *slots = NULL;
     memset(work, 0, sizeof *work);
-    work->program = work->join_time = -1;
+    work->program = work->join_time = work->caller_fd = -1;
     for (int i = 0; i < CHANNELS; i++)
         work->end[i] = work->parent_end[i] = -1;
     if (!PyArg_ParseTupleAndKeywords(args, keywords, "OO|O$ippppipip:fork",
@@ -164,12 +165,26 @@ start_python(ChildObject *self, PyObject *serve, struct forked *work)
 }
 
 
+/* What a child sees this process's end by, whatever PID namespace it is in
+ * and whoever holds our descriptors.  0, or an errno. */
+static int
+open_self(struct forked *work)
+{
+    if (work->parent_signal == 0)
+        return 0;
+    long fd = syscall(SYS_pidfd_open, getpid(), 0);
+    work->caller_fd = raise_fd(fd < 0 ? -errno : (int)fd);
+    return work->caller_fd < 0 ? -work->caller_fd : 0;
+}
+
+
 /* Fork, with everything between in one piece: no Python code runs in the
  * parent until the child is noted in self.  0, or an errno. */
 static int
 fork_noted(ChildObject *self, PyObject *serve, struct forked *work)
 {
     work->parent = getpid();
+    work->parent_fd = work->caller_fd;
     fork_begin(&self->mask);
     pid_t pid = fork();
     if (pid == 0) {
@@ -275,12 +290,16 @@ child_fork(PyObject *object, PyObject *args, PyObject *keywords)
     self->generation = fork_generation();
     int error = take_init(&work);
     if (error == 0)
+        error = open_self(&work);
+    if (error == 0)
         error = make_pipes(self, &work);
     if (error == 0)
         error = fork_noted(self, serve, &work);
     close_ends(work.end);
     if (work.program >= 0)
         close(work.program);
+    if (work.caller_fd >= 0)
+        close(work.caller_fd);
     if (error) {
         end_child(self);
         return ns_oserror(error, NULL);

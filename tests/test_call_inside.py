@@ -347,7 +347,8 @@ def alive(pid: int) -> bool:
         return False
 
 
-def wait_until(condition: Callable[[], bool], patience: float = 10.0) -> bool:
+def wait_until(condition: Callable[[], bool], patience: float = 60.0) -> bool:
+    """Whether it comes true; on a machine that does much else it can take long until somebody runs at all."""
     deadline = time.monotonic() + patience
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -407,16 +408,15 @@ ENDS = [
 @pytest.mark.parametrize("how", ["main", "thread"])
 @pytest.mark.parametrize("options", ENDS)
 @pytest.mark.incident("A22")
-@pytest.mark.xfail(strict=False, reason="open: a process of the tree is now and then still there after 10 s")
 def test_the_tree_ends_with_its_parent(options: dict[str, object], how: str) -> None:
     mark = f"nsutil-test-{os.getpid()}-{next(MARKS)}"
     pid = caller(Namespace(**options), leave_family(mark), how)  # type: ignore[arg-type]
     try:
-        assert wait_until(lambda: len(marked_sleepers(mark)) == 2), (alive(pid), marked_sleepers(mark))
+        assert wait_until(lambda: len(marked_sleepers(mark)) == 2), f"never complete: {marked_sleepers(mark)}"
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-    assert wait_until(lambda: not marked_sleepers(mark)), marked_sleepers(mark)
+    assert wait_until(lambda: not marked_sleepers(mark)), f"still there: {marked_sleepers(mark)}"
 
 
 @needs_root

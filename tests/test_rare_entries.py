@@ -59,7 +59,7 @@ def spawn(child: object, **changes: Any) -> object:
         ({"kept": ("0",)}, TypeError),
         ({"kept": (1 << 40,)}, OverflowError),
         ({"argv": 7}, TypeError),
-        ({"argv": (object(),)}, TypeError),
+        ({"argv": (1.5,)}, TypeError),
         ({"argv": (b"nul\0inside",)}, ValueError),
         ({"candidates": 7}, TypeError),
         ({"envp": 7}, TypeError),

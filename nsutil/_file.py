@@ -12,12 +12,13 @@ import os
 import select
 import signal
 import threading
+import time
 
 from . import _ns
 from ._errors import NotANamespace, WrongNamespaceType, step_error
 from ._handle import NamespaceFile, adopt, check_pid, newer_calls
 from ._nsset import NamespaceSet
-from ._reference import NamespaceReference
+from ._reference import NamespaceReference, start_time
 from ._types import NAMES, PID, TIME, NSType, name_of, parse_type
 
 TYPE_CHECKING = False
@@ -168,7 +169,7 @@ def _open_process(process: HasPid, entry: str) -> NamespaceFile:
 
 def _open_pid(pid: int, entry: str, flags: int = 0) -> NamespaceFile:
     try:
-        pidfd = _pin(pid, flags)
+        pidfd = pin(pid, flags)
     except OSError as e:
         label = f"open the {entry} namespace of process {pid}"
         raise step_error(e.errno or 0, label, f"/proc/{pid}/ns/{entry}") from None
@@ -178,12 +179,12 @@ def _open_pid(pid: int, entry: str, flags: int = 0) -> NamespaceFile:
         os.close(pidfd)
 
 
-def _pin(pid: int, flags: int) -> int:
+def pin(pid: int, flags: int = 0) -> int:
     """A pidfd of a process, or (Linux 6.9) of a thread where the pid is a thread's."""
     try:
         return os.pidfd_open(pid, flags)
     except OSError as e:
-        # EINVAL, since 6.13 ENOENT: a thread, but not its process's first one.
+        # EINVAL, since 6.13 ENOENT: a thread, but not its process's first one; or it is just being reaped.
         if flags or e.errno not in (errno.EINVAL, errno.ENOENT):
             raise
     return os.pidfd_open(pid, _PIDFD_THREAD)
@@ -191,12 +192,22 @@ def _pin(pid: int, flags: int) -> int:
 
 def open_pinned(pidfd: int, entry: str, pid: int | None) -> NamespaceFile:
     """A namespace of a pinned process; pid is its number where that is known."""
-    try:
-        return adopt(_get_namespace(pidfd, entry, pid), pid)
-    except OSError as e:
-        whose = f"process {pid}" if pid else f"the process of pidfd {pidfd}"
-        where = f"/proc/{pid}/ns/{entry}" if pid else None
-        raise step_error(e.errno or 0, f"open the {entry} namespace of {whose}", where) from None
+    while True:
+        try:
+            return adopt(_get_namespace(pidfd, entry, pid), pid)
+        except OSError as e:
+            if not isinstance(e, PermissionError) or not _is_starting(pidfd):
+                whose = f"process {pid}" if pid else f"the process of pidfd {pidfd}"
+                where = f"/proc/{pid}/ns/{entry}" if pid else None
+                raise step_error(e.errno or 0, f"open the {entry} namespace of {whose}", where) from None
+        time.sleep(0.001)
+
+
+def _is_starting(pidfd: int) -> bool:
+    """Whether a process is so young that it may still be inside execve(2), where nobody may look at it."""
+    pid = pid_of(pidfd)
+    started = start_time(pid) if pid > 0 else None
+    return started is not None and time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK") < 0.1
 
 
 def _get_namespace(pidfd: int, entry: str, pid: int | None) -> int:

@@ -279,13 +279,15 @@ def _end(pidfds: list[int]) -> None:
 
 def _named_init(path: str) -> int | None:
     """The pidfd of PID 1, if it is there for the name's sake."""
+    from ._file import pin
+
     namespace = open_bound(path)
     if namespace is None or namespace.type != PID:
         return None
     try:
         with namespace:
             pid = namespace.pid_from(1)
-        pidfd = os.pidfd_open(pid)
+        pidfd = pin(pid)
     except ProcessLookupError:
         return None
     try:

@@ -196,7 +196,9 @@ class Popen(subprocess.Popen[AnyStr]):
         if child.status < 0:
             return child.pidfd
         if child.program < 0:
-            child.program = os.pidfd_open(child.program_pid)
+            from ._file import pin
+
+            child.program = pin(child.program_pid)
         # The pid is the program's for as long as its status has not come.
         if _ns.await_exit(child.status, 0):
             raise ProcessLookupError(ESRCH, os.strerror(ESRCH))

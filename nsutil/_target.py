@@ -7,6 +7,7 @@ namespace file; a pid that is used again by a stranger is an error.
 from __future__ import annotations
 
 import os
+from errno import EINVAL, ENOENT, ESRCH
 from operator import index
 
 from . import _ns
@@ -41,7 +42,10 @@ class Process:
         try:
             return cls(pid, os.pidfd_open(pid))
         except OSError as e:
-            raise type(e)(e.errno, os.strerror(e.errno or 0), f"process {pid}") from None
+            # What is just being reaped may look like a thread that leads no process.
+            gone = e.errno in (EINVAL, ENOENT) and not os.path.exists(f"/proc/{pid}")
+            number = ESRCH if gone else e.errno or 0
+            raise OSError(number, os.strerror(number), f"process {pid}") from None
 
     @classmethod
     def of_pidfd(cls, pidfd: int) -> Process:

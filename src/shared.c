@@ -12,6 +12,12 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static int holders;             /* children that share our memory now */
 static int dumpable;            /* the flag before the first of them */
 
+/* Those that hide us, and those that must not be hidden, in the order in which
+ * they came: next to take a ticket, next to go on. */
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+static unsigned next, serving;
+static int hiding, showing, changing; /* of the holders, what they need */
+
 
 static void
 set_dumpable(int value)
@@ -29,7 +35,9 @@ start_anew(void)
 {
     if (holders > 0)
         set_dumpable(dumpable);
-    holders = 0;
+    holders = hiding = showing = changing = 0;
+    next = serving = 0;
+    changed = (pthread_cond_t)PTHREAD_COND_INITIALIZER;
     pthread_mutex_unlock(&mutex);
 }
 
@@ -64,24 +72,54 @@ process_lock(void)
 }
 
 
+/* Wait until none of the other kind is there.  Needs the lock. */
+static void
+await_turn(const int *others)
+{
+    unsigned ticket = next++;
+    while (ticket != serving || *others > 0)
+        pthread_cond_wait(&changed, &mutex);
+    serving++;
+    pthread_cond_broadcast(&changed);
+}
+
+
+/* One holder of that kind more, or less.  Needs the lock. */
+static void
+count(int needs, int by)
+{
+    holders += by;
+    hiding += needs & HIDE ? by : 0;
+    showing += needs & SHOW ? by : 0;
+    changing += needs & CHANGE_IDS ? by : 0;
+}
+
+
 void
-dumpable_hold(bool hide)
+dumpable_hold(int needs)
 {
     process_lock();
-    if (holders++ == 0)
+    if (needs & HIDE)
+        await_turn(&showing);
+    else if (needs & SHOW)
+        await_turn(&hiding);
+    if (holders == 0)
         dumpable = prctl(PR_GET_DUMPABLE);
-    if (hide)
+    count(needs, 1);
+    if (hiding)
         set_dumpable(0);
     process_unlock();
 }
 
 
 void
-dumpable_release(void)
+dumpable_release(int needs)
 {
     process_lock();
-    if (--holders == 0)
+    count(needs, -1);
+    if (hiding == 0 && changing == 0)
         set_dumpable(dumpable);
+    pthread_cond_broadcast(&changed);
     process_unlock();
 }
 

@@ -9,12 +9,15 @@
 void process_lock(void);
 void process_unlock(void);
 
-/* Around the life of a child that shares our memory: what it does to its
- * credentials clears the dumpable flag of the whole process, and the last
- * release puts it back.  With hide the process is not dumpable meanwhile, so
- * that root of a namespace that the child joins cannot read our memory. */
-void dumpable_hold(bool hide);
-void dumpable_release(void);
+/* Around the life of a child that shares our memory.  CHANGE_IDS: what it does
+ * to its credentials clears the dumpable flag of the whole process; the last
+ * release puts it back.  HIDE: the process is not dumpable meanwhile, so that
+ * root of a namespace that the child joins cannot read our memory.  SHOW: the
+ * process is not hidden meanwhile, since the child needs /proc files of its
+ * own.  The latter two wait for each other, in turn. */
+enum dumpable_need { HIDE = 1, SHOW = 2, CHANGE_IDS = 4 };
+void dumpable_hold(int needs);
+void dumpable_release(int needs);
 
 /* The same file under a descriptor above 2, where no redirection of a child
  * can hit it; negative values (-errno) pass through, and -errno comes back

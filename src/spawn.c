@@ -130,6 +130,17 @@ open_status(struct spawn *s)
 }
 
 
+/* Whether the end of the vfork is not enough to go on after: others use our
+ * memory, or may trace who does; or somebody enters a TIME namespace, which
+ * exec does a moment after it has ended the vfork. */
+static bool
+needs_memory(const struct spawn *s)
+{
+    return s->init || s->second || s->watch || s->hide || s->changes_ids
+           || s->plan[PART_ENTER];
+}
+
+
 /* The descriptors between parent and children, as many as this shape needs. */
 struct ends {
     int error; /* what the stage writes, to be read */
@@ -155,8 +166,7 @@ open_ends(struct spawn *s, struct ends *ends)
         result = open_life(s);
     if (result == 0 && s->program.time_fd >= 0)
         result = open_pipe(&ends->error, &s->error_end);
-    if (result == 0
-        && (s->init || s->second || s->watch || s->hide || s->changes_ids))
+    if (result == 0 && needs_memory(s))
         result = open_memory(s);
     if (result == 0 && s->second && !s->watch)
         result = open_sockets(&ends->receiver, &s->send_end);
@@ -348,6 +358,17 @@ await_apart(const struct spawn *s)
 }
 
 
+/* What the children need of our dumpable flag. */
+static int
+dumpable_needs(const struct spawn *s)
+{
+    int needs = s->plan[PART_MAPS] || s->ready_fd >= 0 ? SHOW : 0;
+    if (s->hide)
+        needs = HIDE;
+    return s->changes_ids ? needs | CHANGE_IDS : needs;
+}
+
+
 /* The clone, with all signals blocked: no handler may run in the child. */
 static void
 launch(struct spawn *s, int receiver)
@@ -356,7 +377,7 @@ launch(struct spawn *s, int receiver)
     long pid;
     sc(SYS_rt_sigprocmask, SIG_SETMASK, (long)&all, (long)&s->signals,
        sizeof all, 0, 0);
-    dumpable_hold(s->hide);
+    dumpable_hold(dumpable_needs(s));
     if (s->watch)
         pid = start_first(s, waiter_body, CLONE_PIDFD);
     else
@@ -368,7 +389,7 @@ launch(struct spawn *s, int receiver)
     if (s->pid > 0 && s->second && !s->watch)
         adopt_inner(s, receiver);
     await_apart(s);
-    dumpable_release();
+    dumpable_release(dumpable_needs(s));
     sc(SYS_rt_sigprocmask, SIG_SETMASK, (long)&s->signals, 0, sizeof all, 0,
        0);
 }

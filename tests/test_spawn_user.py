@@ -5,9 +5,10 @@ from __future__ import annotations
 import concurrent.futures.thread  # noqa: F401 - what the dropped user may not be able to read
 import ctypes
 import os
+import threading
 
 import pytest
-from support import USER_ID, in_child, needs_root
+from support import USER_ID, as_user, in_child, needs_root
 
 import nsutil
 from nsutil import ALL, IPC, MNT, NET, PID, TIME, USER, UTS, Namespace
@@ -68,3 +69,29 @@ def test_executor():
             return executor.submit(os.getuid).result(20)
 
     assert dropped(body) == 0
+
+
+def test_maps_beside_joins():
+    """Who joins hides the process for that long, and its /proc files are root's meanwhile: makers have to wait."""
+
+    def body():
+        problems, done = [], threading.Event()
+
+        def join(box):
+            while not done.is_set():
+                problems.extend([] if box.run(["true"]).returncode == 0 else ["joining failed"])
+
+        with Namespace(USER | UTS).create() as held:
+            threads = [threading.Thread(target=join, args=[nsutil.enter(held)]) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            try:
+                for _ in range(250):
+                    Namespace(USER | UTS).create().close()
+            finally:
+                done.set()
+                for thread in threads:
+                    thread.join()
+        return problems
+
+    assert as_user(body, timeout=60) == []

@@ -31,7 +31,7 @@ EXCUSED = (Wrong, ChildDied, BrokenProcessPool, ProcessLookupError, ConnectionEr
 # A process cannot be made in a PID namespace whose first one was killed, nor looked at.  One that is
 # joined while it ends gives EPERM; ECANCELED: a joiner was killed.
 EXCUSED_ERRNOS = {errno.ENOMEM, errno.ESRCH, errno.ENOENT, errno.EPIPE, errno.EPERM, errno.ECANCELED}
-KILLS_A_SECOND = 12.0
+HARMS_A_SECOND = 40.0
 
 
 class Setting(NamedTuple):
@@ -174,7 +174,7 @@ class Round:
             self.go = True
             self.wakeups.notify_all()
         while time.monotonic() < until and not self.failed:
-            time.sleep(self.rng.expovariate(KILLS_A_SECOND))
+            time.sleep(self.rng.expovariate(HARMS_A_SECOND))
             self.harm()
         self.go = False
 

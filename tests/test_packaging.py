@@ -253,6 +253,14 @@ def test_version_is_one() -> None:
     assert f"## {nsutil.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
+def test_promises_name_incidents() -> None:
+    rows = tomllib.loads((ROOT / "docs/explanation/incidents.toml").read_text())["incident"]
+    groups = re.findall(r"\(((?:[ABC]\d+(?:, )?)+)\)", (ROOT / "SECURITY.md").read_text())
+    named = {ident for group in groups for ident in group.split(", ")}
+    assert named
+    assert named <= {row["id"] for row in rows}
+
+
 def test_changelog_sections_are_in_order() -> None:
     order = ["New", "Changed", "Removed", "Faster", "Fixed", "Security", "Packaging", "Documentation"]
     for version in re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text(), flags=re.M)[1:]:

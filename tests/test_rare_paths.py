@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import faulthandler
 import os
+import re
+import resource
+import signal
+import struct
+import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from support import in_child, needs_root, ns_inodes
+import support
+from support import as_user, in_child, must, needs_root, ns_inodes, paused, prctl, private_mounts, refuse_calls
 
-from nsutil import IPC, UTS, Namespace, RestoreError
+import nsutil
+from nsutil import CGROUP, IPC, MNT, NET, PID, USER, UTS, Namespace, RestoreError, _ns
 
 pytestmark = needs_root
 
@@ -128,3 +140,142 @@ def test_exit_by_name_leaves_the_innermost_block() -> None:
             assert moved(outer) == set()
             box.__enter__()
     assert moved(before) == set()
+
+
+def test_mnt_blocks_left_out_of_order_keep_the_way_home() -> None:
+    def body() -> tuple[set[str], bool]:
+        os.chdir("/tmp")
+        before, root = ns_inodes(), os.stat("/").st_ino
+        outer, inner = enter_by_hand(MNT), enter_by_hand(MNT)
+        with pytest.raises(RuntimeError, match="out of order"):
+            outer[0](None, None, None)
+        inner[0](None, None, None)
+        return moved(before), os.getcwd() == "/tmp" and os.stat("/").st_ino == root
+
+    assert in_child(body) == (set(), True)
+
+
+def test_what_setns_without_a_type_moves_is_restored() -> None:
+    before = ns_inodes()
+    with paused(NET) as pid, open(f"/proc/{pid}/ns/net") as theirs, Namespace(UTS):
+        nsutil.setns(theirs)
+        assert moved(before) == {"uts", "net"}
+    assert moved(before) == set()
+
+
+# Programs
+
+
+def test_descriptors_are_closed_without_close_range_and_without_proc() -> None:
+    def body() -> int:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        private_mounts()
+        must("mount", b"none", b"/proc", b"tmpfs", 0, None)
+        refuse_calls("close_range", error=errno.ENOSYS)
+        reader, writer = os.pipe()
+        os.dup2(writer, 50)
+        os.set_inheritable(50, True)
+        os.set_inheritable(reader, True)
+        script = f"if : >&50; then exit 1; fi; if : <&{reader}; then exit 0; fi; exit 2"
+        done = Namespace(UTS).run(["bash", "-c", script], pass_fds=[reader], stderr=subprocess.DEVNULL)
+        return done.returncode
+
+    assert in_child(body) == 0
+
+
+def test_program_starts_in_a_directory_with_an_endless_name(tmp_path: Path) -> None:
+    def body() -> list[int]:
+        os.chdir(tmp_path)
+        for _ in range(20):
+            os.mkdir("d" * 250)
+            os.chdir("d" * 250)
+        Path("here").touch()
+        recipes = Namespace(UTS), Namespace(UTS | MNT), Namespace(PID | MNT)
+        return [recipe.run(["sh", "-c", "test -e here"]).returncode for recipe in recipes]
+
+    assert in_child(body) == [0, 0, 0]
+
+
+def test_process_that_is_not_dumpable_maps_its_ids() -> None:
+    """Its /proc files are root's: the child is dumpable for as long as it writes its maps, and no longer."""
+
+    def body() -> tuple[str, int]:
+        prctl(4, 0)  # PR_SET_DUMPABLE
+        done = Namespace(USER, uid_map="root").run(["id", "-u"], capture_output=True, text=True)
+        return done.stdout, prctl(3)
+
+    assert as_user(body) == ("0\n", 0)
+
+
+def test_inherited_capabilities_do_not_reach_the_program() -> None:
+    def body() -> list[str]:
+        status = Path("/proc/self/status").read_text()
+        permitted = int(re.search(r"^CapPrm:\s*(\w+)", status, re.M)[1], 16)  # type: ignore[index]
+        low, high = permitted & 0xFFFFFFFF, permitted >> 32
+        header, data = struct.pack("Ii", 0x20080522, 0), struct.pack("6I", low, low, low, high, high, high)
+        assert _ns.run_plan(_ns.Plan([("capset", (header, data), -1, 0)])) is None
+        command = ["sed", "-n", "s/^CapInh:[[:space:]]*//p", "/proc/self/status"]
+        return [
+            subprocess.run(command, capture_output=True, text=True).stdout.strip(),
+            Namespace(UTS, uid=support.USER_ID).run(command, capture_output=True, text=True).stdout.strip(),
+        ]
+
+    plain, ours = in_child(body)
+    assert int(plain, 16)
+    assert int(ours, 16) == 0
+
+
+def test_ambient_capability_that_one_does_not_have() -> None:
+    def body() -> str:
+        with pytest.raises(PermissionError) as info:
+            Namespace(ambient="net_admin").run(["true"])
+        return str(getattr(info.value, "step", ""))
+
+    assert "ambient" in as_user(body)
+
+
+def test_waiter_of_a_clone_that_crashed_ends_by_the_same_signal() -> None:
+    """Unlike SIGKILL it can be blocked, and was."""
+
+    def body() -> int:
+        faulthandler.disable()
+        pid = nsutil.clone(USER | PID)
+        if pid == 0:
+            ctypes.string_at(0)
+        return os.waitpid(pid, 0)[1]
+
+    assert os.waitstatus_to_exitcode(in_child(body)) == -signal.SIGSEGV
+
+
+# Snapshots
+
+
+def test_snapshot_tells_a_namespace_from_the_next_one_with_its_inode() -> None:
+    """A number is used again at once, often for another type, while the pass goes on."""
+
+    def churn() -> None:
+        while True:
+            for types in (UTS, CGROUP, UTS, UTS, CGROUP, CGROUP):
+                nsutil.unshare(types)
+
+    def body() -> list[list[str]]:
+        pids = []
+        for _ in range(3):
+            pids.append(os.fork())
+            if pids[-1] == 0:
+                churn()
+        try:
+            twice = []
+            for _ in range(40):
+                found = nsutil.snapshot(UTS | CGROUP, tasks=False, fds=False, sockets=False, mounts=False).namespaces
+                counts = Counter(each.inode for each in found)
+                twice += [
+                    [repr(each) for each in found if each.inode == inode] for inode in counts if counts[inode] > 1
+                ]
+            return twice
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+
+    assert in_child(body) == []

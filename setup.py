@@ -62,6 +62,7 @@ SOURCES = [
     "src/spawn.c",
     "src/status.c",
     "src/steps.c",
+    "src/submounts.c",
     "src/targets.c",
     "src/visit.c",
 ]

@@ -2,6 +2,7 @@
 #include "mountsteps.h"
 
 #include "compat.h"
+#include "submounts.h"
 #include "targets.h"
 
 #include <errno.h>
@@ -34,18 +35,7 @@ struct attributes {             /* struct mount_attr of mount_setattr(2) */
 static const char *
 fd_path(long fd, char text[48])
 {
-    static const char prefix[] = "/proc/thread-self/fd/";
-    char digits[12];
-    int n = 0;
-    do
-        digits[n++] = (char)('0' + fd % 10);
-    while ((fd /= 10) > 0);
-    memcpy(text, prefix, sizeof prefix - 1);
-    char *end = text + sizeof prefix - 1;
-    while (n > 0)
-        *end++ = digits[--n];
-    *end = '\0';
-    return text;
+    return proc_path("/proc/thread-self/fd/", fd, text);
 }
 
 
@@ -225,7 +215,7 @@ set_readonly(long mount, bool recursive, bool readonly)
     long result = SC(mount_setattr, mount, "",
                      AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0), &change,
                      sizeof change);
-    if (result == -ENOSYS && !recursive)
+    if (result == -ENOSYS && !(recursive && may_have_submounts(mount)))
         result = remount_old(mount, readonly);
     return result;
 }

@@ -41,7 +41,9 @@ def _compile(compiler: str, flags: list[str], sources: tuple[str, ...], target: 
     if output.exists() and output.stat().st_mtime >= newest:
         return
     paths = [str(SOURCES / source) for source in sources]
-    subprocess.run([compiler, *flags, "-o", str(output), *paths], check=True)
+    partial = f"{output}.{os.getpid()}"  # others may be running what is there
+    subprocess.run([compiler, *flags, "-o", partial, *paths], check=True)
+    os.replace(partial, output)
 
 
 def program(name: str) -> str:

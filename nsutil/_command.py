@@ -59,9 +59,18 @@ def name_positional(positional: Sequence[Any], options: dict[str, Any]) -> None:
 
 def take_recipe(recipe: Namespace | None, options: dict[str, Any]) -> Namespace:
     """The recipe of a call, its options taken out of the others."""
-    changes = {name: options.pop(name) for name in _ONLY_RECIPE & options.keys()}
+    changes = {name: options.pop(name) for name in tuple(options) if name in _ONLY_RECIPE}
     if recipe is not None and changes:
         raise TypeError(f"{', '.join(sorted(changes))}: set it in the recipe, with .replace() for a changed copy")
+    if options:
+        _take_shared(options, changes)
+    if recipe is None:
+        return known(changes.pop("new", 0), changes)
+    return recipe.replace(**changes) if changes else recipe
+
+
+def _take_shared(options: dict[str, Any], changes: dict[str, Any]) -> None:
+    """What subprocess would do outside: the recipe does it inside."""
     cwd, umask = options.pop("cwd", None), options.pop("umask", -1)
     if cwd is not None:
         changes["cwd"] = cwd
@@ -69,9 +78,6 @@ def take_recipe(recipe: Namespace | None, options: dict[str, Any]) -> Namespace:
         changes["umask"] = umask
     if options.get("env") == "target":
         changes["env"] = options.pop("env")
-    if recipe is None:
-        return known(changes.pop("new", 0), changes)
-    return recipe.replace(**changes) if changes else recipe
 
 
 def check_identity(recipe: Namespace, options: dict[str, Any]) -> None:
@@ -131,6 +137,8 @@ def target_environment(recipe: Namespace) -> dict[bytes, bytes]:
 
 def candidates(program: Any, env: Environment) -> tuple[Any, ...]:
     """The paths to try, inside: the program's own, or one for each directory of PATH."""
+    if type(program) is str and "/" in program:
+        return (program,)
     name = os.fspath(program)
     if ("/" if isinstance(name, str) else b"/") in name:
         return (name,)

@@ -265,10 +265,13 @@ def run_recipe(
 
 def _run_ready(launch: Launch, args: Any) -> int:
     """A program that gets our streams and no time limit needs no Popen: making one takes as long as a small program."""
-    subprocess._cleanup()  # type: ignore[attr-defined]  # as Popen() does
+    if subprocess._active:  # type: ignore[attr-defined]
+        subprocess._cleanup()  # type: ignore[attr-defined]  # as Popen() does
     words, program = _command.words(args, None, False)
     sys.audit("subprocess.Popen", program, words, launch.cwd, None)
     status = launch.run(program, words, _command.candidates(program, None))
+    if status == 0:
+        return 0
     return _lost(args, 4) if status == _LOST else os.waitstatus_to_exitcode(status)
 
 

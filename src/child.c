@@ -12,6 +12,7 @@
 
 #include "closefds.h"
 #include "compat.h"
+#include "credsteps.h"
 #include "init_elf.h"
 
 #include <errno.h>
@@ -412,6 +413,7 @@ be_waiter(struct spawn *s, long pid)
     long error = take_init_files(s);
     if (error >= 0) {
         close_others(3, keep, s->memory_fd >= 0, s->old_calls);
+        shed_rights();
         error = sc(SYS_execveat, 2, (long)"", (long)argv, (long)(argv + 4),
                    AT_EMPTY_PATH, 0);
     }

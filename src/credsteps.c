@@ -81,6 +81,22 @@ step_clear_inheritable(struct run *run, const long *arg)
 }
 
 
+/* Without new privileges exec does not give root back what it has not. */
+void
+shed_rights(void)
+{
+    struct caps caps;
+    sc(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0);
+    if (get_caps(&caps) < 0)
+        return;
+    caps.data[0].permitted &= 1u << CAP_KILL;
+    caps.data[0].effective = caps.data[0].permitted;
+    caps.data[0].inheritable = 0;
+    memset(&caps.data[1], 0, sizeof caps.data[1]);
+    set_caps(&caps);
+}
+
+
 /* raise_ambient(mask, exact): inheritable and ambient become mask.  With
  * exact 0 only what is permitted is taken, else a missing one is -EPERM. */
 long

@@ -10,6 +10,12 @@ long step_drop_groups(struct run *run, const long *arg);
 long step_raise_ambient(struct run *run, const long *arg);
 long step_time_offsets(struct run *run, const long *arg);
 
+/* Of a process that is going to be nsutil-init: keep no right but that to
+ * signal others, also over exec.  Root inside can trace PID 1; it must not
+ * find there what the recipe has taken from it.  What nobody may do is left
+ * undone: with fewer rights there is less to keep. */
+void shed_rights(void);
+
 #define CREDENTIAL_OPS                                                        \
     COMPOSITE(adopt_root, 0), COMPOSITE(clear_inheritable, 0),                \
     COMPOSITE(drop_groups, 0), COMPOSITE(raise_ambient, 2),                   \

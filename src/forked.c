@@ -3,6 +3,7 @@
 
 #include "closefds.h"
 #include "compat.h"
+#include "credsteps.h"
 #include "message.h"
 
 #include <errno.h>
@@ -147,6 +148,7 @@ become_init(struct forked *f, pid_t child, int status, int life, int signal)
     if (life >= 0)
         check(f, STEP_INIT, sc(SYS_dup3, life, 1, 0, 0, 0, 0));
     close_others(3, keep, 2, false);
+    shed_rights();
     check(f, STEP_INIT,
           sc(SYS_execveat, f->program, (long)"", (long)argv,
              (long)no_environment, AT_EMPTY_PATH, 0));

@@ -8,6 +8,7 @@
 
 #include "closefds.h"
 #include "compat.h"
+#include "credsteps.h"
 #include "initfile.h"
 #include "poison.h"
 #include "steps.h"
@@ -59,6 +60,7 @@ become_init(void *arg)
         error = sc(SYS_dup3, h->init_fd, 2, O_CLOEXEC, 0, 0, 0);
     if (error >= 0) {
         close_others(3, NULL, 0, false);
+        shed_rights();
         error = sc(SYS_execveat, 2, (long)"", (long)argv, (long)(argv + 5),
                    AT_EMPTY_PATH, 0);
     }

@@ -555,6 +555,41 @@ def test_a01_root_inside_cannot_write_to_what_runs_init(new: nsutil.NSType) -> N
     assert set(ended.values()) <= {"PermissionError", "OSError"}  # EPERM: sealed; ETXTBSY: it runs
 
 
+def rights_of_init() -> tuple[list[int], str]:
+    """The capability sets of PID 1 but the bounding one, and whether it can gain some."""
+    status = dict(line.split(":\t") for line in Path("/proc/1/status").read_text().splitlines() if ":\t" in line)
+    return [int(status[f"Cap{name}"], 16) for name in ("Inh", "Prm", "Eff", "Amb")], status["NoNewPrivs"]
+
+
+@needs_root
+@pytest.mark.incident("A1")
+@pytest.mark.parametrize("user", [False, True], ids=["root", "user"])
+def test_a01_init_has_nothing_that_was_taken_from_the_program(user: bool) -> None:
+    """Root inside can trace PID 1, whatever else it may not do: there must be nothing in it."""
+    new = PID | MNT | (USER if user else nsutil.NSType(0))
+    only_kill = [0, 1 << 5, 1 << 5, 0], "1"
+    maps = {"uid_map": "root"} if user else {}
+    assert Namespace(new, **maps).call(rights_of_init) == only_kill
+    script = "grep -E 'CapPrm|NoNew' /proc/1/status"
+    done = Namespace(new, **maps).run(["sh", "-c", script], capture_output=True, text=True)
+    assert done.stdout.split() == ["CapPrm:", f"{1 << 5:016x}", "NoNewPrivs:", "1"]
+    with Namespace(PID).create() as held:
+        beside = Namespace(MNT, enter=enter(held, PID), mounts=[nsutil.Proc("/proc")])
+        assert beside.call(rights_of_init) == only_kill
+
+
+@needs_root
+@pytest.mark.incident("A26")
+def test_a26_init_may_signal_a_program_of_another_user() -> None:
+    box = Namespace(PID | MNT, uid=support.USER_ID, gid=support.USER_ID)
+    script = "trap 'exit 7' TERM; echo; while :; do sleep 0.05; done"
+    with box.popen(["sh", "-c", script], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        process.terminate()
+        assert process.wait(30) == 7
+
+
 # A5, A6, A9: in test_mounts.py; here all of it at once, by a user's own root
 
 

@@ -556,7 +556,12 @@ def test_a01_root_inside_cannot_write_to_what_runs_init(new: nsutil.NSType) -> N
 
 
 def rights_of_init() -> tuple[list[int], str]:
-    """The capability sets of PID 1 but the bounding one, and whether it can gain some."""
+    """The capability sets of PID 1 but the bounding one, and whether it can gain some.
+
+    It becomes nsutil's init beside the function of a call().
+    """
+    while Path("/proc/1/comm").read_text() != "nsutil-init\n":
+        time.sleep(0.01)
     status = dict(line.split(":\t") for line in Path("/proc/1/status").read_text().splitlines() if ":\t" in line)
     return [int(status[f"Cap{name}"], 16) for name in ("Inh", "Prm", "Eff", "Amb")], status["NoNewPrivs"]
 

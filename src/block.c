@@ -9,17 +9,49 @@
 
 /* What Namespace._prepare_block() returns, kept in the recipe. */
 struct prepared {
-    PyObject *plan;             /* _ns.Plan, or NULL while not prepared */
+    PyObject *plan;             /* _ns.Plan */
     PyObject *slots;            /* tuple of descriptors that the plan uses */
     int types;                  /* CLONE_NEW* to save and restore */
     int strict;
     int allow_main_mnt;
 };
 
+/* Several threads may enter the same recipe for the first time at once, also
+ * without a GIL: the first one's answer is published whole and stays. */
 typedef struct {
     PyObject_HEAD
-    struct prepared prepared;
+    struct prepared *prepared;  /* NULL: not prepared */
 } BlockObject;
+
+
+static struct prepared *
+prepared_of(const BlockObject *self)
+{
+    return __atomic_load_n(&self->prepared, __ATOMIC_ACQUIRE);
+}
+
+
+/* Takes NULL too. */
+static void
+drop_prepared(struct prepared *prepared)
+{
+    if (prepared == NULL)
+        return;
+    Py_DECREF(prepared->plan);
+    Py_DECREF(prepared->slots);
+    PyMem_Free(prepared);
+}
+
+
+/* Publish it, or drop it where another thread was quicker. */
+static void
+publish(BlockObject *self, struct prepared *prepared)
+{
+    struct prepared *none = NULL;
+    if (!__atomic_compare_exchange_n(&self->prepared, &none, prepared, false,
+                                     __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+        drop_prepared(prepared);
+}
 
 
 /* Ask the recipe once what a block of it does and keep the answer.  0, or
@@ -43,11 +75,16 @@ prepare(BlockObject *self)
         Py_DECREF(answer);
         return -1;
     }
-    if (self->prepared.plan == NULL)    /* no other thread was quicker */
-        self->prepared = (struct prepared){Py_NewRef(plan), Py_NewRef(slots),
-                                           types, strict, allow_main_mnt};
+    struct prepared *prepared = PyMem_Malloc(sizeof *prepared);
+    if (prepared != NULL) {
+        *prepared = (struct prepared){Py_NewRef(plan), Py_NewRef(slots), types,
+                                      strict, allow_main_mnt};
+        publish(self, prepared);
+    }
+    else
+        PyErr_NoMemory();
     Py_DECREF(answer);
-    return 0;
+    return prepared ? 0 : -1;
 }
 
 
@@ -104,7 +141,7 @@ enter_block(BlockObject *self, const struct plan *plan, struct run *run)
         return (struct block *)PyErr_NoMemory();
     int error, wrong;
     Py_BEGIN_ALLOW_THREADS
-    error = move(block, &self->prepared, plan, run, &wrong);
+    error = move(block, prepared_of(self), plan, run, &wrong);
     Py_END_ALLOW_THREADS
     if (!error) {
         block_push(block);
@@ -124,12 +161,13 @@ enter_block(BlockObject *self, const struct plan *plan, struct run *run)
 static int
 get_ready(PyObject *module, BlockObject *self, struct run *run)
 {
-    if (self->prepared.plan == NULL && prepare(self) < 0)
+    if (prepared_of(self) == NULL && prepare(self) < 0)
         return -1;
-    if (check_thread(&self->prepared) < 0 || leave_orphans() < 0)
+    const struct prepared *prepared = prepared_of(self);
+    if (check_thread(prepared) < 0 || leave_orphans() < 0)
         return -1;
-    const struct plan *plan = plan_of(module, self->prepared.plan);
-    return plan ? run_preset_for(plan, run, self->prepared.slots) : -1;
+    const struct plan *plan = plan_of(module, prepared->plan);
+    return plan ? run_preset_for(plan, run, prepared->slots) : -1;
 }
 
 
@@ -152,7 +190,8 @@ block_enter(PyObject *object, PyTypeObject *defining, PyObject *const *args,
     bool is_new;
     GuardObject *guard = guard_for(PyModule_GetState(module), object, &is_new);
     if (guard && get_ready(module, self, &run) == 0)
-        block = enter_block(self, plan_of(module, self->prepared.plan), &run);
+        block = enter_block(self, plan_of(module, prepared_of(self)->plan),
+                            &run);
     if (block == NULL) {
         Py_XDECREF((PyObject *)guard);
         return NULL;
@@ -169,10 +208,12 @@ block_enter(PyObject *object, PyTypeObject *defining, PyObject *const *args,
 static int
 block_traverse(PyObject *object, visitproc visit, void *arg)
 {
-    BlockObject *self = (BlockObject *)object;
+    const struct prepared *prepared = prepared_of((BlockObject *)object);
     Py_VISIT(Py_TYPE(object));
-    Py_VISIT(self->prepared.plan);
-    Py_VISIT(self->prepared.slots);
+    if (prepared != NULL) {
+        Py_VISIT(prepared->plan);
+        Py_VISIT(prepared->slots);
+    }
     return 0;
 }
 
@@ -181,8 +222,8 @@ static int
 block_clear(PyObject *object)
 {
     BlockObject *self = (BlockObject *)object;
-    Py_CLEAR(self->prepared.plan);
-    Py_CLEAR(self->prepared.slots);
+    drop_prepared(
+        __atomic_exchange_n(&self->prepared, NULL, __ATOMIC_ACQ_REL));
     return 0;
 }
 

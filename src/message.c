@@ -181,7 +181,7 @@ read_exactly(const struct receiver *from, char *to, size_t length)
 static PyObject *
 read_body(const struct receiver *from, uint64_t length)
 {
-    if (length > PY_SSIZE_T_MAX)
+    if (length > PY_SSIZE_T_MAX / 2)    /* room for the object itself */
         return PyErr_NoMemory();
     PyObject *body = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)length);
     if (body

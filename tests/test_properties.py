@@ -454,6 +454,16 @@ def test_any_mount_point_is_read(name: bytes) -> None:
     support.in_child(body)
 
 
+@pytest.mark.parametrize("length", [2**62, 2**63 - 1, 2**63, 2**64 - 1])
+def test_a_message_that_no_memory_holds(length: int) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, bytes(8) + length.to_bytes(8, sys.byteorder))
+    os.close(writer)
+    with pytest.raises(MemoryError):
+        _ns.receive(reader)
+    os.close(reader)
+
+
 def test_a_number_too_long_for_python() -> None:
     for parse, argv in (unshare.parse, ["-S", "9" * 5000]), (lsns.parse, ["9" * 5000]):
         with pytest.raises(_args.CommandError):

@@ -184,9 +184,12 @@ def pin(pid: int, flags: int = 0) -> int:
     try:
         return os.pidfd_open(pid, flags)
     except OSError as e:
-        # EINVAL, since 6.13 ENOENT: a thread, but not its process's first one; or it is just being reaped.
+        # EINVAL, since 6.13 ENOENT: a thread, but not its process's first one.
         if flags or e.errno not in (errno.EINVAL, errno.ENOENT):
             raise
+        # Of what is just being reaped there is no more to see.
+        if not os.path.exists(f"/proc/{pid}"):
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from None
     return os.pidfd_open(pid, _PIDFD_THREAD)
 
 

@@ -25,7 +25,7 @@ from soak.operations import OPERATIONS, Worker, World, Wrong
 from nsutil import PID, USER, UTS, ChildDied, Namespace, RestoreError
 
 # How long what is ending anyway may take, and an operation of a thread that is wanted elsewhere, in seconds.
-SETTLE, STUCK = 15.0, 60.0
+SETTLE, STUCK = 20.0, 150.0
 # What an operation may end with when one of its processes was killed.
 EXCUSED = (Wrong, ChildDied, BrokenProcessPool, ProcessLookupError, ConnectionError)
 # A process cannot be made in a PID namespace whose first one was killed, nor looked at.  One that is
@@ -229,7 +229,8 @@ def serve(setting: Setting) -> NoReturn:
     """The process of a round; this is its main thread."""
     status = 2
     try:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        # The stream stays: of others Python does not free the lock in a forked child, where a thread printed.
+        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 1)
         signal.signal(signal.SIGUSR1, lambda *_: None)
         warm_up()
         status = _serve(Round(setting))

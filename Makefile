@@ -142,7 +142,8 @@ coverage: $(VENV)/.built $(VENV)/.test ## Lines of Python and C that the tests r
 	-$(BIN)/coverage run $(PYTEST) $(ARGS)
 	NSUTIL_COVERAGE_WRITE=1 $(BIN)/python -c 'import nsutil._ns'
 	$(BIN)/coverage combine --quiet && $(BIN)/coverage report
-	$(PIP) install gcovr && $(BIN)/gcovr --root . --filter src/ --exclude src/counters.c build/coverage
+	$(PIP) install gcovr && $(BIN)/gcovr --root . --filter src/ --exclude src/counters.c \
+	    --gcov-ignore-parse-errors negative_hits.warn_once_per_file build/coverage
 
 leaks: $(VENV)/.built $(VENV)/.test ## Every public call in a leak test
 	@$(BIN)/pytest tests/test_leaks.py $(ARGS)

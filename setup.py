@@ -101,9 +101,9 @@ def flags() -> tuple[list[str], list[str]]:
         compiling += [option, "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined", "-g", "-O1"]
         linking += [option]
     if switch("COVERAGE"):
-        # What counters.c needs: each function's counters apart, for counters.ld, gcov's exit in its hands, and a fork()
-        # that does not set the counters to zero, as gcov's own does.
-        compiling += ["--coverage", "-O0", "-g", "-fdata-sections", "-fno-builtin-fork"]
+        # What counters.c needs: each function's counters apart, for counters.ld, gcov's exit in its hands, a fork()
+        # that does not set the counters to zero, as gcov's own does, and processes that count at the same time.
+        compiling += ["--coverage", "-O0", "-g", "-fdata-sections", "-fno-builtin-fork", "-fprofile-update=atomic"]
         compiling += [f'-DNS_COUNTERS="{COUNTERS.resolve()}"']
         linking += ["--coverage", "-Wl,--wrap=__gcov_exit", "-Wl,-T,src/counters.ld"]
     if switch("DEBUG"):

@@ -29,7 +29,8 @@ from typing import Any, NamedTuple, Self
 
 HERE = Path(__file__).resolve().parent
 if __name__ == "__main__":
-    sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
+    sys.path.insert(0, str(HERE.parent))
+    sys.path.append(str(HERE.parent.parent))  # last: PYTHONPATH may name another build
 
 from faults import calls, notify  # noqa: E402
 from faults.notify import BEGIN, END, Call, Listener  # noqa: E402

@@ -157,7 +157,7 @@ fuzz: $(VENV)/.built $(VENV)/.test ## Hostile text for every parser (SECONDS=360
 	@$(BIN)/python fuzz $(SECONDS) $(ARGS)
 
 faults: $(VENV)/.built $(VENV)/.test ## Each system call of each operation made to fail
-	@NSUTIL_FAULTS=1 $(BIN)/pytest tests/test_faults.py
+	@$(BIN)/pytest tests/test_faults.py
 	@$(BIN)/python tests/faults/harness.py $(ARGS)
 
 THREADS ?= 8

@@ -88,8 +88,13 @@ def _steps(nstype: NSType, options: tuple[tuple[str, Any, Any], ...]) -> Steps:
 
 
 def make_file(path: str) -> None:
-    """The empty file that a namespace is bound on, as ip-netns(8) makes it."""
-    os.close(os.open(path, _O_NEW, 0))
+    """The empty file that a namespace is bound on, as ip-netns(8) makes it; none stays where this fails."""
+    fd = os.open(path, _O_NEW, 0)
+    try:
+        os.close(fd)
+    except BaseException:
+        discard(path)
+        raise
 
 
 def bind_new(path: str, fd: int) -> None:

@@ -128,8 +128,10 @@ class Store:
         if self.names() != sorted(names):
             return False
         paths = [f"{self.directory}/{name}" for name in names]
-        looks = [os.open(path, O_LOOK) for path in paths] if len(paths) <= LOOKS else []
+        looks: list[int] = []
         try:
+            for path in paths if len(paths) <= LOOKS else ():
+                looks.append(os.open(path, O_LOOK))
             if not self._drop_mounts():
                 return False
             _delete_all(paths, looks or [-1] * len(paths))

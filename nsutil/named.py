@@ -73,13 +73,18 @@ def attach(name: str, pid: int, type: NSType | int | str = NET) -> None:
 
     store = store_of(type)
     path = store.path(name)
-    with _file.open(pid, store.type) as namespace:
+    namespace = _file.open(pid, store.type)
+    try:
+        with store.prepared():
+            _name_makers.bind_new(path, namespace.fileno())
+    except FileExistsError as error:
+        _name_makers.explain_existing(error, path)
+        raise
+    finally:
         try:
-            with store.prepared():
-                _name_makers.bind_new(path, namespace.fileno())
-        except FileExistsError as error:
-            _name_makers.explain_existing(error, path)
-            raise
+            namespace.close()
+        except OSError:  # which would say that there is no name
+            pass
 
 
 def remove(name_or_names: str | Iterable[str], type: NSType | int | str = NET) -> None:

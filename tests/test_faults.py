@@ -36,9 +36,12 @@ FORMER = {
     ("create", "child", "sethostname", "kill"): "a killed holder stayed a zombie",
     ("named_mnt", "main", "newfstatat", "ENOMEM"): "a name stayed though its making raised",
     ("named_user", "main", "ioctl", "ENOTTY"): "a name stayed though its making raised",
+    ("named_user", "main", "close", "EIO"): "a file stayed that was not closed well",
+    ("named_attach", "main", "close", "EIO"): "a name stayed though attach() raised",
     ("named_net", "main", "ioctl", "EPERM"): "a name stayed though its making raised",
     ("remove_net", "main", "unlink", "EACCES"): "a name that could not be deleted was no namespace any more",
     ("remove_pid", "main", "unlink", "EACCES"): "its processes were killed though the name stayed",
+    ("remove_all", "main", "openat", "ENOENT"): "descriptors stayed open where one name was gone",
     ("remove_several", "main", "flock", "ENOLCK"): "the lock stayed, and the next remove() waited for ever",
     ("remove_net", "main", "newfstatat", "EACCES"): "nothing was removed, without a word",
 }
@@ -62,21 +65,23 @@ def failures(tally: Tally) -> str:
 
 
 def test_a_sample(session: Session) -> None:
-    """Points spread evenly over all operations, the same ones each time as long as the calls are the same."""
+    """Points of all operations, the same ones each time as far as the calls are the same."""
     points = [point for name in OPERATIONS for point in session.points(name)]
     assert len(points) > 15000
     tally = run(session, sample(points, len(points) // SAMPLE))
     assert not tally.violations, failures(tally)
-    assert tally.held > SAMPLE * 3 // 4
+    assert tally.held > SAMPLE // 2
 
 
-@pytest.mark.parametrize("former", FORMER, ids=" ".join)
-def test_what_did_not_hold_once(session: Session, former: tuple[str, str, str, str]) -> None:
-    operation, role, call, action = former
-    points = [p for p in session.points(operation) if (p.role, p.call, p.action) == (role, call, action)]
-    tally = run(session, points)
+def test_what_did_not_hold_once(session: Session) -> None:
+    """All in one test: workers that share parametrized ones would each need a zygote."""
+    tally = Tally()
+    for operation, role, call, action in FORMER:
+        points = [p for p in session.points(operation) if (p.role, p.call, p.action) == (role, call, action)]
+        before = tally.tried
+        tally += run(session, points)
+        assert tally.tried > before, f"{operation}: {role} makes no {call} any more: find where it went"
     assert not tally.violations, failures(tally)
-    assert tally.held, "this call is not made any more: find where it went"
 
 
 @pytest.mark.parametrize(
@@ -89,6 +94,7 @@ def test_what_did_not_hold_once(session: Session, former: tuple[str, str, str, s
         {"outcome": ("raised", ["OSError"], "", 0), "changed": {"cwd": "cwd"}},
         {"outcome": ("raised", ["RestoreError", "RuntimeError"], "", 0x4000000), "changed": {"cwd": "cwd"}},
         {"outcome": ("returned", [], "", 0), "changed": {}, "again": ("raised", [], "", 0)},
+        {"outcome": ("returned", [], "", 0), "changed": {}, "changed again": {"fds": "fds: {} -> {7: 'pipe'}"}},
         {"hung": ["1 python"]},
         {"left": ["1 sleep"]},
         {"broken": "no report"},

@@ -827,14 +827,16 @@ def removing(nstype: nsutil.NSType, wanted: str = "a", there: str = "a") -> Run:
 @operation
 def named_first() -> Run:
     """The first name of this machine."""
+    made: list[nsutil.NamespaceFile] = []
 
     def body() -> None:
-        named.create("name").close()
+        made.append(named.create("name"))
 
     while True:
         worked = yield body
         expect(named.list() == ["name"] * worked, f"the names afterwards: {named.list()}")
         if worked:
+            made.pop().close()
             named.remove("name")
 
 

@@ -12,6 +12,7 @@ from errno import ENOEXEC
 
 from . import _ns
 from ._errors import ChildDied, step_error
+from ._plan import close_all
 from ._types import PID, TIME, NSType
 
 TYPE_CHECKING = False
@@ -34,6 +35,7 @@ OWN_STEPS = (
     ("join the TIME namespace", None),
     ("watch the parent", None),
     ("become nsutil's init", None),
+    ("ask for the id maps", None),
 )
 
 
@@ -198,8 +200,7 @@ def kill_tree(pid: int, waits: bool) -> None:
         for pidfd in pidfds:
             _wait_readable(pidfd, PATIENCE)
     finally:
-        for pidfd in pidfds:
-            os.close(pidfd)
+        close_all(pidfds)
 
 
 def _wait_readable(fd: int, seconds: float) -> None:

@@ -130,8 +130,7 @@ class Store:
         paths = [f"{self.directory}/{name}" for name in names]
         looks: list[int] = []
         try:
-            for path in paths if len(paths) <= LOOKS else ():
-                looks.append(os.open(path, O_LOOK))
+            looks.extend(os.open(path, O_LOOK) for path in paths if len(paths) <= LOOKS)
             if not self._drop_mounts():
                 return False
             _delete_all(paths, looks or [-1] * len(paths))

@@ -104,7 +104,10 @@ wait_for_maps(struct forked *f)
     struct message_header message = {MESSAGE_READY, 0, 0};
     char byte;
     long n, flag = be_dumpable(&f->run);
-    sc(SYS_write, f->end[REPORT], (long)&message, sizeof message, 0, 0, 0);
+    /* Who was not told would never answer. */
+    check(f, STEP_READY,
+          sc(SYS_write, f->end[REPORT], (long)&message, sizeof message, 0, 0,
+             0));
     do
         n = sc(SYS_read, f->end[GO], (long)&byte, 1, 0, 0, 0);
     while (n == -EINTR);

@@ -28,7 +28,8 @@ enum own_step {
     STEP_TIME,
     STEP_JOIN_TIME,
     STEP_FOLLOW,
-    STEP_INIT
+    STEP_INIT,
+    STEP_READY
 };
 
 /* The pipes between parent and child. */

@@ -241,11 +241,15 @@ receive_pidfd(const struct spawn *s, int receiver)
 }
 
 
-/* The pid that the program's message came from. */
+/* The pid that the program's message came from; 0 where it was killed before.
+ * What is there then is init's, the status, and not for us. */
 static int
 receive_pid(int receiver)
 {
+    char byte;
     union control control;
+    if (recv(receiver, &byte, 1, MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT) != 1)
+        return 0;
     const struct ucred *sender = receive(receiver, SCM_CREDENTIALS, &control);
     return sender ? sender->pid : 0;
 }

@@ -345,7 +345,11 @@ static PyObject *
 child_go(PyObject *object, PyObject *unused)
 {
     (void)unused;
-    if (write(((ChildObject *)object)->end[GO], "", 1) != 1)
+    ssize_t n;
+    do
+        n = write(((ChildObject *)object)->end[GO], "", 1);
+    while (n < 0 && errno == EINTR);
+    if (n != 1)
         return PyErr_SetFromErrno(PyExc_OSError);
     Py_RETURN_NONE;
 }

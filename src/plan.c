@@ -108,8 +108,14 @@ any_argument(PlanObject *self, struct step *step, int index, PyObject *value)
             return slot_argument(step, index, PyTuple_GetItem(value, 0));
         return vector_argument(self, value, arg);
     }
-    /* Flags may have bit 63 or be negative: take either as 64 bits. */
-    *arg = (long)PyLong_AsUnsignedLongMask(value);
+    /* Flags may have bit 63 or be negative: take either as 64 bits, but no
+     * more, or a step would get what nobody asked for. */
+    int overflow;
+    *arg = PyLong_AsLongAndOverflow(value, &overflow);
+    if (overflow > 0)
+        *arg = (long)PyLong_AsUnsignedLong(value);
+    else if (overflow < 0)
+        PyErr_SetString(PyExc_OverflowError, "an argument below 64 bits");
     return *arg == -1 && PyErr_Occurred() ? -1 : 0;
 }
 

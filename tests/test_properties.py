@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import pickle
 import subprocess
@@ -521,3 +522,14 @@ def test_targets_of_the_fuzzer(target: str, monkeypatch: pytest.MonkeyPatch) -> 
         chosen(data)
 
     check()
+
+
+@pytest.mark.parametrize("number", [1 << 64, -(1 << 63) - 1, 1 << 100])
+def test_an_argument_of_a_step_is_never_cut_short(number: int) -> None:
+    with pytest.raises(OverflowError):
+        _ns.Plan([("close", (number,), -1, 0)])
+
+
+@pytest.mark.parametrize("number", [(1 << 64) - 1, 1 << 63, -1, -(1 << 63)])
+def test_an_argument_of_a_step_has_64_bits(number: int) -> None:
+    assert _ns.run_plan(_ns.Plan([("prctl", (number, 0, 0, 0, 0), -1, 0)])) == (0, errno.EINVAL)

@@ -249,7 +249,7 @@ def capability(case: Case) -> Finding | None:
     return case.found(
         "capability",
         f"{' and '.join(missing)} missing (/proc/self/status: CapEff: {value})",
-        _HOW_TO_GET.get(case.kind, "run as root (Docker: --cap-add)"),
+        _HOW_TO_GET.get("name" if "name" in case.words else case.kind, "run as root (Docker: --cap-add)"),
     )
 
 
@@ -264,6 +264,7 @@ _NEEDED = {
 _HOW_TO_GET = {
     "create": "add USER to the new namespaces, or run as root (Docker: --cap-add SYS_ADMIN)",
     "join": "join the target's user namespace as well, or run as root (Docker: --cap-add SYS_ADMIN)",
+    "name": "run as root: names are the machine's (Docker: --cap-add SYS_ADMIN)",
     "mount": "add USER and MNT to the new namespaces, or run as root (Docker: --cap-add SYS_ADMIN)",
 }
 

@@ -110,7 +110,7 @@ def bind_new(path: str, fd: int) -> None:
 def _bind(path: str, fd: int) -> None:
     err = attempt("mount", f"/proc/thread-self/fd/{fd}".encode(), os.fsencode(path), b"none", MS_BIND, None)
     if err:
-        raise step_error(err, f"mount: bind the namespace on {path}", path)
+        raise step_error(err, f"mount: bind the namespace on {path}", path, ("name",))
 
 
 def explain_existing(error: FileExistsError, path: str) -> None:

@@ -118,10 +118,11 @@ class Store:
         if err == errno.EINVAL:
             err = attempt("mount", path, path, b"none", MS_BIND | MS_REC, None)
             if err:
-                raise step_error(err, f"bind {path!r} on itself", self.directory)
+                raise step_error(err, f"bind {path!r} on itself", self.directory, ("name",))
             err = attempt(*share)
         if err:
-            raise step_error(err, f"mount: set the propagation of {self.directory}", self.directory)
+            label = f"mount: set the propagation of {self.directory}"
+            raise step_error(err, label, self.directory, ("name",))
 
     def remove_all(self, names: list[str]) -> bool:
         """Under the exclusive lock: remove names that are all there are at once; False: nothing was done."""

@@ -36,6 +36,18 @@ class ManualPages(SphinxPostTransform):
                 text.parent.replace(text, list(_split(text.astext())))
 
 
+class OwnPages(SphinxPostTransform):
+    """A manual page has no address of a page beside it: what is linked stays as text."""
+
+    default_priority = 300
+    formats = ("man",)
+
+    def run(self, **kwargs: object) -> None:
+        for reference in list(self.document.findall(nodes.reference)):
+            if not reference.get("refuri"):
+                reference.replace_self(reference.children)
+
+
 def _above(node: nodes.Node) -> list[nodes.Node]:
     found = []
     while node.parent is not None:
@@ -90,5 +102,6 @@ def _page_of(name: str) -> str | None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_post_transform(ManualPages)
+    app.add_post_transform(OwnPages)
     app.connect("missing-reference", find_in_python)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

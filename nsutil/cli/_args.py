@@ -15,7 +15,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 NO, MAYBE, YES = range(3)
 
@@ -122,6 +122,13 @@ class Arguments:
                 debug(True)
             else:
                 yield name, value
+
+    def take_all(self, take: Callable[[str, str | None], None]) -> None:
+        """Each option to ``take``; an argument is misuse."""
+        for name, value in self:
+            take(name, value)
+        if self.rest:
+            raise UsageError(f"unexpected argument '{self.rest[0]}'")
 
     def _raw(self) -> Iterator[tuple[str, str | None]]:
         while self.argv:

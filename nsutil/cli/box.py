@@ -35,7 +35,8 @@ Whoever starts it is root inside and nobody in particular outside: an ordinary
 user stays that user, root becomes the first of the ids 100000 to 165535.
 
 Files:
-  -b, --bind SOURCE[:TARGET[:ro]]  show a file or directory of the host
+  -b, --bind SOURCE[:TARGET[:ro]]  show a file or directory of the host; TARGET
+                                   exists in the root, or lies in /tmp or /run
       --tmpfs TARGET[:SIZE]        an empty file system in memory
       --read-only                  ROOT read-only, mounts below it too
   -w, --cwd DIR                    start in this directory; default /

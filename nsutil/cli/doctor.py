@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from .._types import MNT, NAMES, NSType
-from ._args import Arguments, UsageError, signed
+from ._args import Arguments, signed
 from .unshare import TYPES
 
 TYPE_CHECKING = False
@@ -67,11 +67,7 @@ class Request:
         self.options: dict[str, Any] = {}
         self.target: int | None = None
         self.json = False
-        arguments = Arguments(HELP, argv, permute=True)
-        for name, value in arguments:
-            self._take(name, value)
-        if arguments.rest:
-            raise UsageError(f"unexpected argument '{arguments.rest[0]}'")
+        Arguments(HELP, argv, permute=True).take_all(self._take)
 
     def _take(self, name: str, value: str | None) -> None:
         if name in TYPES:

@@ -61,11 +61,7 @@ class Request:
         self.expression: str | None = None
         self.html: str | None = None
         self.json = False
-        arguments = Arguments(HELP, argv, permute=True)
-        for name, value in arguments:
-            self._take(name, value)
-        if arguments.rest:
-            raise UsageError(f"unexpected argument '{arguments.rest[0]}'")
+        Arguments(HELP, argv, permute=True).take_all(self._take)
 
     def _take(self, name: str, value: str | None) -> None:
         if name in ("owner", "parent", "process"):

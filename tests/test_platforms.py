@@ -167,3 +167,48 @@ def test_unknown_features_are_refused():
     with pytest.raises(ValueError, match="'open2' is neither a Linux version nor one of"):
         older_kernel.chosen("5.6,open2")
     assert older_kernel.chosen("6.18") == older_kernel.chosen("listns")
+
+
+@pytest.mark.parametrize("new", ["", "uts"])
+def test_the_gil_stays_as_it_was(new):
+    """Where Python runs without the GIL, importing the extension must not bring it back; nor may its use."""
+    code = "import sys, sysconfig; from nsutil import _ns, Namespace; Namespace(sys.argv[1:]).run(['true'])\n"
+    code += "free = bool(sysconfig.get_config_var('Py_GIL_DISABLED'))\n"
+    code += "print(getattr(sys, '_is_gil_enabled', lambda: True)() == (not free))"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *filter(None, [new])],
+        env={**os.environ, "PYTHONPATH": str(PACKAGE)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+INTERPRETERS = """
+import sys
+name = "_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters"
+interpreters = __import__(name)
+code = '''
+import nsutil, os
+from nsutil import UTS
+outside = os.uname().nodename
+with nsutil.Namespace(UTS, hostname="sub"):
+    assert os.uname().nodename == "sub"
+assert os.uname().nodename == outside
+assert nsutil.run(["true"], new=UTS).returncode == 0
+'''
+import nsutil
+for _ in range(3):
+    each = interpreters.create()
+    failed = interpreters.run_string(each, code)
+    interpreters.destroy(each)
+    assert failed is None, failed
+print("done")
+"""
+
+
+def test_subinterpreters_have_blocks_and_programs():
+    env = {**os.environ, "PYTHONPATH": str(PACKAGE)}
+    done = subprocess.run([sys.executable, "-c", INTERPRETERS], env=env, capture_output=True, text=True, timeout=90)
+    assert (done.stdout, done.stderr) == ("done\n", "")

@@ -14,7 +14,7 @@ import threading
 import time
 
 import pytest
-from support import in_child, needs_root
+from support import in_child, needs_kernel, needs_root
 
 import nsutil
 from nsutil import CGROUP, IPC, MNT, NET, PID, TIME, USER, UTS, Namespace, RestoreError, enter
@@ -309,6 +309,7 @@ def test_joined_pid_is_where_children_go():
         init.wait()
 
 
+@needs_kernel("pidfd-setns")
 @pytest.mark.skipif("NSUTIL_NO_NEW_CALLS" in os.environ, reason="older kernels keep the namespaces, not the process")
 def test_a_dead_target_is_an_error_and_never_a_stranger():
     proc = _sleeper("--uts")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ._reference import NamespaceReference
 
 _MS_BIND = 4096
+newer_calls = _ns.newer_calls
 
 
 class NamespaceFile:
@@ -322,11 +323,6 @@ class NamespaceFile:
 
         with current(self.type) as here:
             return here == self
-
-
-def newer_calls() -> bool:
-    """False when NSUTIL_NO_NEW_CALLS is set: what old kernels lack is then not used."""
-    return "NSUTIL_NO_NEW_CALLS" not in os.environ
 
 
 _pidfds_join: bool | None = None

@@ -130,10 +130,9 @@ _LOCK, _FILE, _THREAD, _PLAN, _BIND, _OPEN, _BACK = range(7)
 
 def _make_apart(store: Store, path: str, steps: Steps) -> NamespaceFile:
     """File, unshare, set-up and bind in one C call."""
-    file = os.fsencode(path)
     for _ in range(SETUP_TRIES):
         result = _ns.name_create(
-            store.directory, store.mount, file, int(store.type), store.entry, steps.plan, steps.slots.presets
+            store.directory, store.mount, path, int(store.type), store.entry, steps.plan, steps.slots.presets
         )
         if isinstance(result, int):
             return _adopt_or_discard(result, path)

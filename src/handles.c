@@ -7,6 +7,7 @@
 #include "visit.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -250,7 +251,22 @@ open_in(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 #define FAST(name)                                                            \
     {#name, (PyCFunction)(void (*)(void))(name), METH_FASTCALL, name##_doc}
 
+PyDoc_STRVAR(newer_doc,
+"newer_calls($module, /)\n--\n\n"
+"False while NSUTIL_NO_NEW_CALLS is set: what old kernels lack is not used.");
+
+/* os.environ would take longer than the calls that are asked about. */
+static PyObject *
+newer_wanted(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    return PyBool_FromLong(getenv("NSUTIL_NO_NEW_CALLS") == NULL);
+}
+
+
 PyMethodDef handle_methods[] = {
+    {"newer_calls", newer_wanted, METH_NOARGS, newer_doc},
     {"nsfs_type", nsfs_type, METH_O, nsfs_type_doc},
     {"nsfs_handle", nsfs_handle, METH_O, nsfs_handle_doc},
     {"open_nsfs_handle", open_nsfs_handle, METH_O, open_nsfs_handle_doc},

@@ -270,19 +270,23 @@ create_locked(struct creation *job, int type)
 static PyObject *
 name_create(PyObject *module, PyObject *args)
 {
-    PyObject *plan, *slots;
+    PyObject *path, *plan, *slots;
     struct creation job = {.fd = -1};
     int type;
-    if (!PyArg_ParseTuple(args, "sKyisOO:name_create", &job.directory,
-                          &job.mount, &job.path, &type, &job.entry, &plan,
-                          &slots))
+    if (!PyArg_ParseTuple(args, "sKO&isOO:name_create", &job.directory,
+                          &job.mount, PyUnicode_FSConverter, &path, &type,
+                          &job.entry, &plan, &slots))
         return NULL;
+    job.path = PyBytes_AsString(path);
     job.plan = plan_of(module, plan);
-    if (job.plan == NULL || run_preset(&job.run, slots) < 0)
+    if (job.plan == NULL || run_preset_for(job.plan, &job.run, slots) < 0) {
+        Py_DECREF(path);
         return NULL;
+    }
     Py_BEGIN_ALLOW_THREADS
     create_locked(&job, type);
     Py_END_ALLOW_THREADS
+    Py_DECREF(path);
     if (job.error == 0)
         return PyLong_FromLong(job.fd);
     if (job.fd >= 0)

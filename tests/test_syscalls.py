@@ -175,11 +175,11 @@ def test_a_program_in_an_existing_network(tmp_path: Path) -> None:
 def test_a_program_below_init(tmp_path: Path) -> None:
     found = spawned(tmp_path, "box.run(['/bin/true'])", "box = Namespace(PID | MNT)")
     init_file = {"memfd_create": 1, "write": 1, "fcntl": 3}
-    status = {"socketpair": 1, "setsockopt": 1, "getpid": 1, "pidfd_open": 1, "recvmsg": 1, "read": 1}
+    status = {"socketpair": 1, "setsockopt": 1, "getpid": 1, "pidfd_open": 1, "recvfrom": 1, "recvmsg": 1, "read": 1}
     caller = {**SPAWN, **init_file, **status, "pipe2": 1, "close": 7}
     del caller["rt_sigaction"]
     init = {"rt_sigaction": 2, "fcntl": 2, "mount": 2, "clone": 1, "waitid": 1, "dup3": 3}
-    init |= {"close_range": 2, "execveat": 1}
+    init |= {"close_range": 2, "prctl": 1, "capget": 1, "capset": 1, "execveat": 1}
     assert found == (caller, [init, {**PROGRAM, "fcntl": 2, "write": 1, "close_range": 2}])
 
 

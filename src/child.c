@@ -59,8 +59,7 @@ write_number(char *text, int value)
 }
 
 
-/* Run one of the plans.  Whether it succeeded.  Which one is noted before: of
- * a child that is killed while it cleans up after a failure, the rest is. */
+/* Run one of the plans, noted before: it may be killed.  If it succeeded. */
 static bool
 do_part(struct spawn *s, enum spawn_part part)
 {

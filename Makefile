@@ -78,6 +78,12 @@ lint-c:
 	    gcc -std=gnu11 -D_GNU_SOURCE -O2 $(WARNINGS) -isystem "$$include" -c -o /dev/null $$file || failed=1; \
 	done; exit $$failed
 
+# Not part of lint: it takes longer than all the rest of it.
+tidy: $(VENV)/.pip ## clang-tidy over src/ (.clang-tidy says what it looks for)
+	@$(PIP) install clang-tidy
+	$(BIN)/clang-tidy --quiet $(filter-out src/init.c,$(wildcard src/*.c)) -- -std=gnu11 -D_GNU_SOURCE -O2 \
+	    -isystem "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')"
+
 lint-c-format:
 	@for file in $(C_FILES) $(FLOORS); do \
 	    $(BIN)/clang-format $$file | diff -u $$file - || failed=1; \
@@ -125,7 +131,7 @@ sanitize: $(VENV)/.built $(VENV)/.test ## The tests under ASan and UBSan (SANITI
 	@export LD_PRELOAD="$(runtimes)" PYTHONPATH=$(CURDIR)/build/sanitize/lib \
 	    ASAN_OPTIONS=detect_leaks=0:handle_segv=0:log_path=$(REPORTS)/address \
 	    UBSAN_OPTIONS=print_stacktrace=1:log_path=$(REPORTS)/undefined \
-	    TSAN_OPTIONS=die_after_fork=0:ignore_noninstrumented_modules=1:log_path=$(REPORTS)/thread; \
+	    TSAN_OPTIONS=suppressions=$(CURDIR)/tests/tsan.supp:die_after_fork=0:log_path=$(REPORTS)/thread; \
 	$(PYTEST) $(ARGS); status=$$?; cd $(REPORTS); \
 	for file in *; do [ ! -e $$file ] || { echo "== $$file"; head -40 $$file; status=1; }; done; exit $$status
 
@@ -209,4 +215,4 @@ $(VENV)/.lint $(VENV)/.docs $(VENV)/.release: $(VENV)/.%: $(VENV)/.pip pyproject
 	@echo "installing the group $*"; $(PIP) install --group $*
 	@touch $@
 
-.PHONY: demo test help build format lint $(LINTS) docs man bench sanitize coverage leaks fuzz faults soak wheel smoke clean
+.PHONY: demo test help build format lint $(LINTS) tidy docs man bench sanitize coverage leaks fuzz faults soak wheel smoke clean

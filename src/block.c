@@ -24,6 +24,7 @@ typedef struct {
 } BlockObject;
 
 
+/* What is published, or NULL. */
 static struct prepared *
 prepared_of(const BlockObject *self)
 {
@@ -76,7 +77,8 @@ prepare(BlockObject *self)
         return -1;
     }
     struct prepared *prepared = PyMem_Malloc(sizeof *prepared);
-    if (prepared != NULL) {
+    bool made = prepared != NULL;
+    if (made) {
         *prepared = (struct prepared){Py_NewRef(plan), Py_NewRef(slots), types,
                                       strict, allow_main_mnt};
         publish(self, prepared);
@@ -84,7 +86,7 @@ prepare(BlockObject *self)
     else
         PyErr_NoMemory();
     Py_DECREF(answer);
-    return prepared ? 0 : -1;
+    return made ? 0 : -1;
 }
 
 

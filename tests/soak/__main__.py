@@ -1,6 +1,6 @@
 """All operations of nsutil from several threads, with random kills, for a while; then nothing may be left.
 
-    python tests/soak [--seconds 3600] [--threads 8] [--seed N] [--user] [--plant WHAT,...]
+    python tests/soak [--seconds 3600] [--threads 8] [--seed N] [--user] [--only REGEX] [--plant WHAT,...]
 
 A run is a row of rounds, each in a process of its own: some end by themselves, some are killed at a random moment.
 Between operations each thread must be in its own namespaces; every few seconds, and at the end, the process must hold
@@ -109,7 +109,7 @@ class Soak:
         """One process, to its end or its kill."""
         ours, theirs = os.pipe()
         who = self.options.seed, self.rounds, seconds, self.options.threads
-        setting = Setting(*who, self.directory, self.cgroup, theirs, self.plant)
+        setting = Setting(*who, self.directory, self.cgroup, theirs, self.plant, self.options.only)
         pid = os.fork()
         if pid == 0:
             os.close(ours)
@@ -294,6 +294,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
     parser.add_argument("--user", action="store_true")
     parser.add_argument("--plant", default="")
+    parser.add_argument("--only", default="", help="a regular expression for the names of operations")
     soak = Soak(parser.parse_args())
     support.preload()
     soak.set_up()

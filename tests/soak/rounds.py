@@ -9,6 +9,7 @@ import gc
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -45,6 +46,7 @@ class Setting(NamedTuple):
     cgroup: str | None
     channel: int
     plant: frozenset[str]
+    only: str
 
 
 class Round:
@@ -80,15 +82,16 @@ class Round:
         """The life of a thread."""
         worker.thread_id, worker.ident = threading.get_native_id(), threading.get_ident()
         table = {name: op for name, op in OPERATIONS.items() if worker.root or not op.root}
+        table = {name: op for name, op in table.items() if re.search(self.setting.only, name)}
         choices, weights = list(table), [op.weight for op in table.values()]
         own = looks.of_thread()
         while self.may_go():
             worker.current = worker.rng.choices(choices, weights)[0]
             self.do(worker, worker.current)
-            worker.current = ""
             if changed := looks.differences(own, looks.of_thread()):
-                self.violation(f"after its operation the thread is elsewhere: {changed}")
+                self.violation(f"after {worker.current} by thread {worker.index} of {os.getpid()}: {changed}")
                 return
+            worker.current = ""
 
     def may_go(self) -> bool:
         """Wait while the others look; False at the end."""

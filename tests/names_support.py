@@ -42,11 +42,14 @@ def ip(*args: str) -> str:
 
 
 def mounts_below(top: str) -> list[str]:
-    """mountinfo without what differs from run to run: ids and inode numbers."""
+    """mountinfo without what differs from run to run (ids and inode numbers), and what our own /run hides."""
+    lines = [line.split() for line in Path("/proc/thread-self/mountinfo").read_text().splitlines()]
+    seen = set([fields[0] for fields in lines if fields[4] == "/run"][-1:])
     found = []
-    for line in Path("/proc/thread-self/mountinfo").read_text().splitlines():
-        fields = line.split()
-        if fields[4].startswith(top):
+    for fields in lines:
+        if seen and fields[1] in seen:
+            seen.add(fields[0])
+        if fields[4].startswith(top) and (not seen or fields[0] in seen):
             root = fields[3].split("[")[0]
             optional = [field.split(":")[0] for field in fields[6 : fields.index("-")]]
             found.append(" ".join([root, fields[4], fields[5], *optional, *fields[fields.index("-") :]]))

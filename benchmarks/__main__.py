@@ -29,6 +29,9 @@ FULL_SECONDS, QUICK_SECONDS = 22.0, 2.0  # for each row of weight 1
 def main() -> int:
     """Run what the command line asks for."""
     options = parse()
+    if options.list:
+        print("\n".join(f"{row.key:<12} {row.title}" for row in rows.load().values()))
+        return 0
     if options.compare:
         print(report.comparison([json.loads(Path(name).read_text()) for name in options.compare]))
         return 0
@@ -50,12 +53,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--row", action="append", metavar="NAME", choices=[*rows.load()], help="only this row; may be repeated"
     )
-    parser.add_argument(
-        "--list",
-        action="version",
-        version="\n".join(f"{r.key:<12} {r.title}" for r in rows.load().values()),
-        help="name the rows",
-    )
+    parser.add_argument("--list", action="store_true", help="name the rows")
     parser.add_argument("--no-install", action="store_true", help="compare only with what is installed")
     parser.add_argument("--json", metavar="FILE", help="write all figures")
     parser.add_argument("--markdown", metavar="FILE", help="write the table of the documentation")

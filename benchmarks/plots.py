@@ -8,8 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-WIDTH, HEIGHT = 640, 360
-LEFT, RIGHT, TOP, BOTTOM = 70, 210, 40, 50
+WIDTH, HEIGHT = 700, 360
+LEFT, RIGHT, TOP, BOTTOM = 70, 270, 40, 50
 COLOURS = ("#767676", "#0b62a4", "#d1711c", "#2a8a3e", "#a3339b")
 
 Series = dict[str, list[tuple[float, float]]]

@@ -46,8 +46,11 @@ def target(check: Result) -> str:
 
 def reached(check: Result) -> str:
     """What was had."""
-    value = check["value"]
-    return amount(value, "ms") if check["limit"] > 1e5 else factor(value)
+    value, limit = check["value"], check["limit"]
+    if limit > 1e5:
+        return amount(value, "ms")
+    close = not check["ok"] and factor(value) == factor(limit)
+    return f"{value:.3f}" if close else factor(value)
 
 
 def text(row: Result) -> str:
@@ -143,7 +146,7 @@ def _row(row: Result) -> Iterator[str]:
 
 
 def comparison(runs: list[Result]) -> str:
-    """How far the ratios of several runs lie apart."""
+    """How far the ratios of several runs lie apart; memory and differences are shown, too, but are none."""
     lines = []
     worst = 0.0
     tables = [{row["key"]: row for row in run["rows"]} for run in runs]
@@ -152,7 +155,9 @@ def comparison(runs: list[Result]) -> str:
             others = [table[key]["checks"] for table in tables if key in table]
             values = [checks[i]["value"] for checks in others if len(checks) > i]
             apart = max(values) / min(values) - 1
-            worst = max(worst, apart)
-            cells = " ".join(f"{value:>10.3f}" for value in values)
+            is_ratio = row["unit"] != "kB" and check["limit"] < 1e5
+            worst = max(worst, apart if is_ratio else 0)
+            scale = UNITS["ms"] if check["limit"] > 1e5 else 1.0
+            cells = " ".join(f"{value / scale:>10.3f}" for value in values)
             lines.append(f"{key:<12} {check['what']:<48} {cells}   {100 * apart:5.1f} % apart")
     return "\n".join([*lines, f"at most {100 * worst:.1f} % apart"])

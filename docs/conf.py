@@ -34,7 +34,7 @@ extensions = [
     "options",
     "signatures",
 ]
-exclude_patterns = ["_build", "**.ipynb_checkpoints"]
+exclude_patterns = ["_build", "**.ipynb_checkpoints", "explanation/performance_table.md"]
 suppress_warnings = ["config.cache"]
 nitpicky = True
 smartquotes = False  # -- is two hyphens here

@@ -217,8 +217,6 @@ def _make_pid(path: str, _recipe: Namespace) -> NamespaceFile:
     if not isinstance(result, int):
         step, err = result
         raise step_error(err, step, path)
-    if result < 0:  # it was killed at once
-        raise step_error(errno.ESRCH, "hold the PID namespace", path)
     return _bind_held(path, result)
 
 

@@ -79,6 +79,7 @@ start_child(struct spawn *s, int (*body)(void *), unsigned long flags,
             int *noted)
 {
     char *top = s->stack + ++s->level * (SPAWN_STACK + SPAWN_GUARD);
+    s->started += s->level > 1;
     unsigned long all = flags | CLONE_VM | CLONE_VFORK;
     int pid = clone(body, top, (int)all, s, noted, NULL, NULL);
     return pid < 0 ? -errno : pid;
@@ -124,8 +125,8 @@ reset_signals(struct spawn *s)
 }
 
 
-/* Note that this process uses the caller's memory.  Exec and exit let go of
- * the lock, and of the memory before that.  Whether it could be noted. */
+/* Note that this process uses the caller's memory, until exec or exit lets go
+ * of the lock, after the memory.  Whether it could be noted. */
 static bool
 lock_memory(struct spawn *s)
 {
@@ -138,6 +139,8 @@ lock_memory(struct spawn *s)
     long result = sc(SYS_fcntl, s->memory_fd, F_SETLK, (long)&own, 0, 0, 0);
     if (result < 0)
         spawn_failed(s, PART_PREPARE, 0, -result);
+    else if (s->level > 1)
+        __atomic_add_fetch(&s->locked, 1, __ATOMIC_RELEASE);
     return result >= 0;
 }
 
@@ -359,8 +362,6 @@ program_body(void *spawn)
 }
 
 
-/* Init and waiter. */
-
 /* Wait for a child's end; there may be none.  Whether it ended well. */
 static bool
 reap(long pid)
@@ -382,8 +383,7 @@ end(long pid)
 }
 
 
-/* The three descriptors of nsutil-init.  Negative on failure: it must not
- * take for its own what else lies there. */
+/* The three descriptors of nsutil-init.  Negative: one is not its own. */
 static long
 take_init_files(const struct spawn *s)
 {
@@ -422,8 +422,7 @@ be_waiter(struct spawn *s, long pid)
 }
 
 
-/* Where the program leads a session or group of its own, so does what stands
- * for it outside. */
+/* What stands for the program outside leads a session or group as it does. */
 static void
 lead(const struct spawn *s)
 {
@@ -478,6 +477,7 @@ be_init(struct spawn *s)
 {
     lead(s);
     char *top = s->stack + ++s->level * (SPAWN_STACK + SPAWN_GUARD);
+    s->started++;
     int pid = clone(program_body, top, CLONE_VM, s, NULL, NULL, NULL);
     if (pid < 0) {
         spawn_failed(s, PART_INNER_CLONE, 0, errno);

@@ -14,6 +14,7 @@
 #include "steps.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/inotify.h>
 #include <sys/wait.h>
@@ -27,6 +28,7 @@ struct holder {
     int life_fd;                /* readable when the name's file is gone, or
                                    -1: then only a signal ends init */
     int pidfd;                  /* of init */
+    volatile int begun;         /* the second process has done its part */
     volatile int error;         /* errno of what failed ... */
     const char *volatile step;  /* ... and its label */
     _Alignas(16) char stack[2][STACK_SIZE];
@@ -77,7 +79,23 @@ start_init(void *arg)
     int flags = CLONE_VM | CLONE_VFORK | CLONE_PIDFD | CLONE_NEWPID | SIGCHLD;
     if (clone(become_init, h->stack[1] + STACK_SIZE, flags, h, &h->pidfd) < 0)
         note(h, "clone(PID)", errno);
+    h->begun = 1;
     return 0;
+}
+
+
+/* The second process was killed, which ends our wait while the third may use
+ * our memory still: that one has to end too. */
+static void
+end_third(struct holder *h)
+{
+    struct pollfd ended = {h->pidfd, POLLIN, 0};
+    note(h, "start nsutil's init", ESRCH);
+    if (h->pidfd < 0)
+        return;
+    syscall(SYS_pidfd_send_signal, h->pidfd, SIGKILL, NULL, 0);
+    while (poll(&ended, 1, -1) <= 0)
+        ;
 }
 
 
@@ -95,6 +113,8 @@ start_both(struct holder *h)
         note(h, "clone()", errno);
     else
         waitpid(pid, NULL, __WALL);
+    if (pid > 0 && !h->begun)
+        end_third(h);
     UNPOISON(h->stack, sizeof h->stack);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }

@@ -20,6 +20,7 @@
 #include <sys/stat.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { LEVEL_SIZE = SPAWN_STACK + SPAWN_GUARD };
@@ -348,6 +349,21 @@ status_would_be_lost(const struct spawn *s)
 }
 
 
+/* Our wait ends also when the first child is killed, whose own child may not
+ * have come to its lock by then.  Where that was killed too, it never will. */
+static void
+await_locks(const struct spawn *s)
+{
+    enum { PATIENCE = 1000 }; /* ms */
+    const struct timespec pause = {.tv_nsec = 1000 * 1000};
+    for (int i = 0; i < PATIENCE && s->run.error == 0; i++) {
+        if (__atomic_load_n(&s->locked, __ATOMIC_ACQUIRE) >= s->started)
+            return;
+        nanosleep(&pause, NULL);
+    }
+}
+
+
 /* Wait until no child uses our memory: the kernel ends a vfork a moment before
  * the child has let go of it, and who may trace the child can make that moment
  * last.  Locks of this kind are the process's own: a fork() of ours meanwhile,
@@ -392,6 +408,7 @@ launch(struct spawn *s, int receiver)
         s->pid = (int)pid;
     if (s->pid > 0 && s->second && !s->watch)
         adopt_inner(s, receiver);
+    await_locks(s);
     await_apart(s);
     dumpable_release(dumpable_needs(s));
     sc(SYS_rt_sigprocmask, SIG_SETMASK, (long)&s->signals, 0, sizeof all, 0,
@@ -423,6 +440,7 @@ spawn(struct spawn *s)
     s->pidfd = s->status_fd = s->status_end = s->life_fd = s->init_fd = -1;
     s->error_end = s->send_end = s->memory_fd = -1;
     s->pid = s->program_pid = s->inner_pid = s->level = 0;
+    s->started = s->locked = 0;
     s->stack = NULL;
     if (!s->init && !s->hold && !s->watch)
         s->watch = status_would_be_lost(s);

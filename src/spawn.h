@@ -99,6 +99,8 @@ struct spawn {
     int error_end; /* of the stage before the program */
     int send_end; /* of the process inside, for its pidfd */
     int memory_fd; /* locked by each child that uses our memory, or -1 */
+    int started, locked; /* of the children of children, how many there are
+                            and how many of them have done so */
     int program_locked; /* a futex: the program's has done so, beside init */
     char number[4][NUMBER_SIZE]; /* arguments of nsutil-init */
 };

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import support
-from support import in_child, needs_root
+from support import in_child, needs_root, private_run
+from tracing import Tree
 
-from nsutil import MNT, PID, Bind, Namespace
+from nsutil import MNT, PID, Bind, Namespace, named
 
 
 def children_of(pid: int, thread: int | None) -> list[int]:
@@ -63,3 +64,34 @@ def test_a_killed_joiner_leaves_nothing(kill_child: bool | None) -> None:
     assert outcomes <= {"0", "ECANCELED"}
     assert "ECANCELED" in outcomes
     assert left == set()
+
+
+@needs_root
+def test_a_killed_starter_of_a_named_init_takes_it_along() -> None:
+    """What is to be init uses the caller's stack until it is a program, and must not go on alone."""
+
+    def body() -> tuple[str, list[str], int]:
+        private_run()
+        named.create("before", PID).close()
+        named.remove("before", PID)
+        reader, writer = os.pipe()
+
+        def create() -> None:
+            try:
+                named.create("killed", PID).close()
+                outcome = "made"
+            except OSError as error:
+                outcome = errno.errorcode[error.errno or 0]
+            os.write(writer, outcome.encode())
+
+        tree = Tree(create)
+        below: list[int] = []
+        for pid in tree.stops(20):
+            if pid not in below:
+                below.append(pid)
+                if len(below) == 2:
+                    tree.end_process(below[0])
+        tree.end()
+        return os.read(reader, 99).decode(), named.list(PID), len(below)
+
+    assert in_child(body, timeout=60) == ("ESRCH", [], 2)

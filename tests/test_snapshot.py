@@ -218,6 +218,11 @@ def test_lsns_agrees_on_mounted_namespaces() -> None:
 # What a process is in
 
 
+def of_others_removed(holders: list[Holder]) -> list[Holder]:
+    """Without descriptors of other processes: a snapshot that is made there, too, opens what it sees for a moment."""
+    return [holder for holder in holders if holder.kind != "fd" or holder.pid == os.getpid()]
+
+
 @needs_root
 @pytest.mark.parametrize("options", [{}, IDS_ALONE], ids=["all", "ids alone"])
 @pytest.mark.usefixtures("calls")
@@ -242,7 +247,7 @@ def test_fields_of_a_process_in_new_namespaces(options: dict[str, bool]) -> None
             assert (info.nprocs, info.pid, info.ppid) == (1, pid, os.getpid())
             assert (info.owner_uid, info.path) == (os.geteuid(), f"/proc/{pid}/ns/{nstype}")
             assert info.command == Path("/proc/self/cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ").decode()
-            assert info.holders == [Holder("process", pid, None, None, f"/proc/{pid}/ns/{nstype}")]
+            assert of_others_removed(info.holders) == [Holder("process", pid, None, None, f"/proc/{pid}/ns/{nstype}")]
             assert info.owner == (here[USER] if nstype is USER else of[USER])
             assert info.parent == (here[USER] if nstype is USER else None)
             assert info.netnsid == ("unassigned" if nstype is NET else None)
@@ -556,10 +561,11 @@ def test_a_hidden_user_namespace(options: dict[str, bool]) -> None:
         assert middle is not None
         assert middle.inode == inode
         assert snap.of(pid)[USER].parent == middle
-        assert (middle.type, middle.nprocs, middle.pid, middle.holders) == (USER, 0, None, [])
+        assert (middle.type, middle.nprocs, middle.pid) == (USER, 0, None)
+        assert of_others_removed(middle.holders) == []
         assert middle.owner == middle.parent == get(snap, own("user"))
         assert (middle.owner_uid, middle.path) == (os.geteuid(), None)
-        assert (find(snap, inode) is not None) is (not options)
+        assert (find(snap, inode) is not None) is (not options or bool(middle.holders))
 
 
 @needs_root

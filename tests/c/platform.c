@@ -59,7 +59,7 @@ executor(void)
     add("mount", (long)"none", (long)"/mnt", (long)"tmpfs", 0, 0);
     add("clear_inheritable", 0, 0, 0, 0, 0);
     add("chdir", (long)"/not/there", 0, 0, 0, 0);
-    struct plan plan = {count, steps};
+    struct plan plan = {.count = count, .steps = steps, .slots = RUN_SLOTS};
     int error = run_steps(&plan, &run);
     gethostname(name, sizeof name);
     printf("step %d errno %d host %s\n", run.step, error, name);

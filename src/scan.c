@@ -273,7 +273,8 @@ begin(struct scan *scan, int flags)
         return ENODEV;
     ssize_t n = readlinkat(scan->procfd, "self", self, sizeof self - 1);
     self[n < 0 ? 0 : n] = 0;
-    scan->procfs_is_ours = atoi(self) == getpid();
+    scan->self = atoi(self);
+    scan->procfs_is_ours = scan->self == getpid();
     if (fstatat(scan->procfd, "self/ns/mnt", &st, 0) == 0)
         scan->device = st.st_dev;
     scan->own_mntns = scan_link(scan->procfd, "thread-self/ns/mnt");

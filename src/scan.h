@@ -117,6 +117,7 @@ struct scan {
     unsigned read; /* types to read, 1 << NS_X */
     int procfd;
     int procfs_is_ours; /* its process numbers mean the same to us */
+    int self;                   /* the own pid in this procfs */
     int last_owner; /* a descriptor, see scanrel.c */
     dev_t device; /* of nsfs */
     uint64_t own_mntns; /* inode, of the calling thread */

@@ -294,6 +294,8 @@ scan_fds(struct scan *scan, struct process *process)
     }
     while (!scan->error && (fd = scan_next(&walk)) >= 0) {
         int kind;
+        if (fd == scan->last_owner && process->pid == scan->self)
+            continue;           /* open for a moment, and no holder */
         int refused = visit_fd(scan, process, walk.fd, (int)fd, &kind);
         if (refused && !(noted >> kind & 1)) {
             scan_deny(scan, (struct scan_unseen){.kind = kind,

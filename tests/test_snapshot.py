@@ -251,7 +251,7 @@ def test_fields_of_a_process_in_new_namespaces(options: dict[str, bool]) -> None
 
 @needs_root
 def test_a_snapshot_is_no_holder_of_what_it_looks_at() -> None:
-    """It keeps an owner open while it reads its own descriptors, where the process that is in there has a smaller pid."""
+    """It keeps an owner open while it reads its own descriptors, after a process with a smaller pid in there."""
 
     def after(pid: int) -> None:
         Path("/proc/sys/kernel/ns_last_pid").write_text(str(pid))

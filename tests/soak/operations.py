@@ -598,9 +598,26 @@ def container(w: Worker) -> None:
 NAMED = (NET, UTS, IPC, MNT, PID, USER, TIME, CGROUP)
 
 
+@contextlib.contextmanager
+def cleared(names: list[str], nstype: NSType) -> Iterator[None]:
+    """No name is left where the operation fails half-way, since one of its processes was killed."""
+    try:
+        yield
+    except BaseException:
+        for own in names:
+            with contextlib.suppress(FileNotFoundError):
+                named.remove(own, nstype)
+        raise
+
+
 @operation(3, root=True)
 def name(w: Worker) -> None:
     nstype, own = w.rng.choice(NAMED), w.name()
+    with cleared([own], nstype):
+        _use_name(w, nstype, own)
+
+
+def _use_name(w: Worker, nstype: NSType, own: str) -> None:
     with named.create(own, nstype) as made:
         w.expect(own in named.list(nstype), "it is not listed")
         with named.open(own, nstype) as found:
@@ -619,9 +636,10 @@ def name(w: Worker) -> None:
 def names(w: Worker) -> None:
     nstype = w.rng.choice((NET, UTS, PID))
     several = [w.name() for _ in range(4)]
-    for own in several:
-        named.create(own, nstype).close()
-    named.remove(several, nstype)
+    with cleared(several, nstype):
+        for own in several:
+            named.create(own, nstype).close()
+        named.remove(several, nstype)
     w.expect(not set(several) & set(named.list(nstype)), "names are still there")
 
 

@@ -52,6 +52,7 @@ class Setting(NamedTuple):
 class Round:
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
+        self.pid = os.getpid()
         seed = f"{setting.seed} {setting.number}"
         self.world = World(setting.directory, setting.cgroup)
         self.workers = [Worker(index, seed, self.world) for index in range(setting.threads)]
@@ -89,7 +90,9 @@ class Round:
             worker.current = worker.rng.choices(choices, weights)[0]
             self.do(worker, worker.current)
             if changed := looks.differences(own, looks.of_thread()):
-                self.violation(f"after {worker.current} by thread {worker.index} of {os.getpid()}: {changed}")
+                # A child that ran on in place of its caller would be another process.
+                who = f"process {os.getpid()} of {self.pid}, thread {threading.get_native_id()} of {worker.thread_id}"
+                self.violation(f"after {worker.current} by thread {worker.index} ({who}): {changed}")
                 return
             worker.current = ""
 

@@ -6,10 +6,11 @@ import builtins
 import errno
 import os
 import sys
+import threading
 
 from . import _ns
 from ._errors import NotANamespace, step_error
-from ._types import MNT, NET, PID, USER, UTS, NSType, name_of
+from ._types import MNT, NET, PID, TIME, USER, UTS, NSType, name_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -329,12 +330,18 @@ _pidfds_join: bool | None = None
 
 
 def pidfds_join() -> bool:
-    """Whether setns(2) takes a pidfd (Linux 5.8); tried once, on where the calling thread is anyway."""
+    """Whether setns(2) takes a pidfd (Linux 5.8); tried once, in a way that moves no thread.
+
+    A pidfd of this process stands for its first thread, which may be elsewhere
+    than the calling one: that one asks for TIME as well, which is refused to
+    every process of several threads (EUSERS), and with it all of the call.
+    """
     global _pidfds_join
     if _pidfds_join is None:
+        types = UTS | NET if threading.get_native_id() == os.getpid() else UTS | TIME
         pidfd = os.pidfd_open(os.getpid())
         try:
-            failed = _ns.run_plan(_ns.Plan([("setns", (pidfd, int(NET | UTS)), -1, 0)]))
+            failed = _ns.run_plan(_ns.Plan([("setns", (pidfd, int(types)), -1, 0)]))
         finally:
             os.close(pidfd)
         # EPERM: it would be understood.

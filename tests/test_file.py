@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import copy
 import gc
 import os
@@ -39,6 +40,7 @@ from nsutil import (
     NSType,
     StaleReference,
     WrongNamespaceType,
+    _handle,
 )
 
 # pytest's watchdog is a thread, and forking with threads makes Python 3.12 and later warn.
@@ -1053,3 +1055,32 @@ def test_no_descriptor_is_lost_over_many() -> None:
         return support.open_fds() == before
 
     assert support.in_child(child)
+
+
+@support.needs_root
+@pytest.mark.parametrize("mover", ["first thread", "calling thread"])
+def test_the_look_whether_pidfds_can_be_joined_moves_no_thread(mover: str) -> None:
+    """A pidfd of the process is that of its first thread, which may be in a block just then, or the caller may be."""
+
+    def body() -> tuple[bool, bool]:
+        _handle._pidfds_join = None
+        started, go = threading.Event(), threading.Event()
+        same: list[bool] = []
+
+        def ask() -> None:
+            started.set()
+            go.wait(20)
+            with nsutil.Namespace(UTS | NET) if mover == "calling thread" else contextlib.nullcontext():
+                before = support.ns_inodes()
+                known = _handle.pidfds_join()
+                same.extend([support.ns_inodes() == before, known])
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        started.wait(20)
+        with nsutil.Namespace(UTS | NET) if mover == "first thread" else contextlib.nullcontext():
+            go.set()
+            thread.join(20)
+        return same[0], same[1]
+
+    assert support.in_child(body) == (True, True)

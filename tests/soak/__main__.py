@@ -65,7 +65,8 @@ class Soak:
     # ---------------------------------------------------------- surroundings
 
     def set_up(self) -> None:
-        """Mounts and names of its own, and a root directory for containers."""
+        """Mounts and names of its own, a root directory for containers, and signals that programs inherit (nohup)."""
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         support.prctl(PR_SET_CHILD_SUBREAPER, 1)
         if os.geteuid() == 0:
             support.private_run()

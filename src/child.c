@@ -16,7 +16,6 @@
 #include "init_elf.h"
 
 #include <errno.h>
-#include <linux/capability.h>
 #include <linux/futex.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -240,42 +239,6 @@ arrange_files(struct spawn *s)
     if (program->close_others)
         close_others(3, program->keep, program->keep_count, s->old_calls);
     return true;
-}
-
-
-/* A TIME namespace is joined after an exec: CAP_SYS_ADMIN must get that far,
- * and a change of uid or an exec without uid 0 takes it.  Before the
- * credentials: keep the permitted set over a change of uid. */
-static void
-keep_admin(void)
-{
-    sc(SYS_prctl, PR_SET_KEEPCAPS, 1, 0, 0, 0, 0);
-}
-
-
-/* After the credentials: make it ambient.  What nsutil-init is to take back:
- * 1 ambient, 2 inheritable.  Where it fails, joining will say EPERM. */
-static int
-carry_admin(void)
-{
-    struct __user_cap_header_struct head = {_LINUX_CAPABILITY_VERSION_3, 0};
-    struct __user_cap_data_struct data[2];
-    unsigned admin = 1u << CAP_SYS_ADMIN;
-    int carried = 0;
-    if (sc(SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, CAP_SYS_ADMIN, 0,
-           0, 0)
-            == 1
-        || sc(SYS_capget, (long)&head, (long)data, 0, 0, 0, 0) < 0)
-        return 0;
-    if (!(data[0].inheritable & admin))
-        carried |= 2;
-    data[0].inheritable |= admin;
-    if (sc(SYS_capset, (long)&head, (long)data, 0, 0, 0, 0) == 0
-        && sc(SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_SYS_ADMIN,
-              0, 0, 0)
-               == 0)
-        carried |= 1;
-    return carried;
 }
 
 
@@ -560,6 +523,19 @@ await_maps(struct spawn *s)
 }
 
 
+/* Make what the clone could not.  Whether it succeeded. */
+static bool
+unshare_late(struct spawn *s)
+{
+    long result = s->late_flags
+                      ? sc(SYS_unshare, (long)s->late_flags, 0, 0, 0, 0, 0)
+                      : 0;
+    if (result < 0)
+        spawn_failed(s, PART_CLONE, 0, -result);
+    return result >= 0;
+}
+
+
 /* Start the process that is inside, as a child of whoever made this one.  The
  * kernel notes its pid, for this process may be killed meanwhile. */
 static int
@@ -580,7 +556,8 @@ first_body(void *spawn)
     struct spawn *s = spawn;
     if (!s->watch)
         reset_signals(s);
-    if (!lock_memory(s) || !do_part(s, PART_ENTER) || !do_part(s, PART_MAPS))
+    if (!lock_memory(s) || !unshare_late(s) || !do_part(s, PART_ENTER)
+        || !do_part(s, PART_MAPS))
         return FAILED;
     if (s->ready_fd >= 0 && !await_maps(s))
         return FAILED;

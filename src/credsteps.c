@@ -147,3 +147,33 @@ step_time_offsets(struct run *run, const long *arg)
     const long write[3] = {(long)path, arg[0], arg[1]};
     return step_write_proc(run, write);
 }
+
+
+void
+keep_admin(void)
+{
+    sc(SYS_prctl, PR_SET_KEEPCAPS, 1, 0, 0, 0, 0);
+}
+
+
+int
+carry_admin(void)
+{
+    struct caps caps;
+    unsigned admin = 1u << CAP_SYS_ADMIN;
+    int carried = 0;
+    if (sc(SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, CAP_SYS_ADMIN, 0,
+           0, 0)
+            == 1
+        || get_caps(&caps) < 0)
+        return 0;
+    if (!(caps.data[0].inheritable & admin))
+        carried |= 2;
+    caps.data[0].inheritable |= admin;
+    if (set_caps(&caps) == 0
+        && sc(SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_SYS_ADMIN,
+              0, 0, 0)
+               == 0)
+        carried |= 1;
+    return carried;
+}

@@ -16,6 +16,14 @@ long step_time_offsets(struct run *run, const long *arg);
  * undone: with fewer rights there is less to keep. */
 void shed_rights(void);
 
+/* A TIME namespace is joined after an exec: CAP_SYS_ADMIN must get that far,
+ * and a change of uid or an exec without uid 0 takes it.  Before the
+ * credentials: keep the permitted set over a change of uid.  After them: make
+ * it ambient; what nsutil-init is to take back: 1 ambient, 2 inheritable.
+ * Where that fails, joining will say EPERM. */
+void keep_admin(void);
+int carry_admin(void);
+
 #define CREDENTIAL_OPS                                                        \
     COMPOSITE(adopt_root, 0), COMPOSITE(clear_inheritable, 0),                \
     COMPOSITE(drop_groups, 0), COMPOSITE(raise_ambient, 2),                   \

@@ -433,8 +433,9 @@ settle(struct spawn *s, struct ends *ends)
 }
 
 
-int
-spawn(struct spawn *s)
+/* One try, as spawn(). */
+static int
+try_spawn(struct spawn *s)
 {
     struct ends ends = {-1, -1};
     s->pidfd = s->status_fd = s->status_end = s->life_fd = s->init_fd = -1;
@@ -466,4 +467,21 @@ spawn(struct spawn *s)
         return -1;
     }
     return 0;
+}
+
+
+int
+spawn(struct spawn *s)
+{
+    int result = try_spawn(s);
+    if (result == 0 || s->run.plan != PART_CLONE || s->run.error != EINVAL
+        || s->second || !(s->flags & CLONE_NEWPID))
+        return result;
+    /* As it is where the children of this thread go into a PID namespace that
+     * it is not in itself: only a process inside can make one within. */
+    s->run.error = 0;
+    s->late_flags = s->flags;
+    s->flags = 0;
+    s->second = true;
+    return try_spawn(s);
 }

@@ -69,6 +69,7 @@ struct spawn {
     const struct plan *plan[SPAWN_PLANS]; /* NULL: nothing */
     struct program program;
     unsigned long flags; /* CLONE_NEW* of the first clone */
+    unsigned long late_flags; /* or of the joiner, once it is there; else 0 */
     bool second, init, watch, hold; /* as drawn above */
     bool old_calls; /* do as on an old kernel, for tests */
     bool hide; /* somebody else's namespaces are joined */

@@ -19,7 +19,24 @@ import pytest
 import support
 from support import as_user, in_child, needs_root
 
-from nsutil import ALL, IPC, MNT, NET, PID, TIME, USER, UTS, Bind, Namespace, Popen, Sysfs, Tmpfs, enter, run
+from nsutil import (
+    ALL,
+    IPC,
+    MNT,
+    NET,
+    PID,
+    TIME,
+    USER,
+    UTS,
+    Bind,
+    Namespace,
+    NSType,
+    Popen,
+    Sysfs,
+    Tmpfs,
+    enter,
+    run,
+)
 
 ROOT = os.geteuid() == 0
 OWN = 0 if ROOT else USER
@@ -495,6 +512,37 @@ def test_joined_and_new_in_one_spawn() -> None:
         assert {name for name in found if found[name] not in (theirs[name], before[name])} == {"pid", "mnt", "ipc"}
         script = "hostname; echo $$ $PPID"
         assert output([SH, "-c", script], enter=enter(process, UTS), new=PID | MNT) == "joined\n2 1\n"
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("new", "options", "pid"),
+    [
+        (PID | MNT, {}, "2"),
+        (PID | UTS, {"init": False}, "1"),
+        (PID | MNT | USER, {"uid_map": "root"}, "2"),
+        (PID | MNT | TIME, {"monotonic": 99}, "2"),
+        (PID, {"init": False, "kill_child": True}, "1"),
+    ],
+)
+def test_a_pid_namespace_within_one_that_the_block_joined(
+    new: NSType, options: dict[str, Any], pid: str, calls: str
+) -> None:
+    """The children of the thread go elsewhere: clone(2) refuses to make a PID namespace there."""
+    with Namespace(PID).create() as outer:
+        recipe = Namespace(new, **options)
+        with enter(outer.pid):
+            assert recipe.run([SH, "-c", "test $$ = " + pid]).returncode == 0
+            with recipe.popen(["sleep", "60"]) as process:
+                try:
+                    made = process.namespaces.pid
+                    assert made.parent() == outer.pid
+                    assert process.returncode is None
+                finally:
+                    process.kill()
+        if "kill_child" not in options and options.get("init") is not False:
+            with enter(outer.pid), recipe.create() as inner:
+                assert inner.pid.parent() == outer.pid
         process.kill()
 
 

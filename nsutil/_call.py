@@ -44,7 +44,7 @@ def call_recipe(recipe: Namespace, func: Callable[..., R], args: Sequence[Any], 
     child = forked.child
     try:
         try:
-            forked.start(lambda: serve(child, func, args, kwargs))
+            forked.start(lambda: serve(child, func, args, kwargs, forked.elsewhere))
             kind, data = forked.receive(_left(deadline))
             forked.wait(_left(deadline))
         except BaseException:
@@ -61,12 +61,14 @@ def _left(deadline: float | None) -> float | None:
     return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
-def serve(child: _ns.Child, func: Callable[..., object], args: Sequence[Any], kwargs: Mapping[str, Any]) -> NoReturn:
-    """In the child: call func, send what came of it, end."""
+def serve(
+    child: _ns.Child, func: Callable[..., object], args: Sequence[Any], kwargs: Mapping[str, Any], elsewhere: bool
+) -> NoReturn:
+    """In the child: call func, send what came of it, end.  ``elsewhere``: its files are others than the parent's."""
     status = 1
     try:
         child.unblock()
-        become_child()
+        become_child(elsewhere)
         kind, data = outcome(func, args, kwargs, (SystemExit,))
         # Whatever comes from now on must not tear the message in two.
         child.block()
@@ -85,9 +87,13 @@ def serve(child: _ns.Child, func: Callable[..., object], args: Sequence[Any], kw
         os._exit(status)
 
 
-def become_child() -> None:
-    """Take leave of what belongs to the parent: its event loop, its wake-up descriptor."""
+def become_child(elsewhere: bool) -> None:
+    """Take leave of what belongs to the parent: its event loop, its wake-up descriptor, its files."""
     signal.set_wakeup_fd(-1)
+    if elsewhere:
+        from ._preload import keep_to_known_sources
+
+        keep_to_known_sources()
     if "asyncio" in sys.modules:
         sys.modules["asyncio"]._set_running_loop(None)
 

@@ -33,6 +33,7 @@ O_NSDIR = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 AT_FDCWD = -100
 UNCHANGED = 2**32 - 1  # for setresuid(2)
 ANY_ERROR = -1
+_OFFSETS = "/proc/self/timens_offsets"
 
 
 class ChildPlan:
@@ -43,7 +44,9 @@ class ChildPlan:
     None; ``setup``: in the process that is PID 1; ``credentials``: in the
     program's own.  ``second``: another process is needed after ``enter`` to be
     inside.  ``init``: nsutil's init is PID 1.  ``join_time``: the TIME target
-    of the second exec stage.  ``joins``: whether foreign namespaces are joined.
+    of the second exec stage.  ``hides``: whether others have rights over the
+    child before it is a program: foreign namespaces are joined, or another user
+    becomes the owner of a new one.
     ``keep``: descriptors that stay open until the child has started.
     """
 
@@ -51,9 +54,9 @@ class ChildPlan:
         "clone_flags",
         "credentials",
         "enter",
+        "hides",
         "init",
         "join_time",
-        "joins",
         "keep",
         "maps",
         "second",
@@ -69,7 +72,7 @@ class ChildPlan:
     second: bool
     init: bool
     join_time: Join | None
-    joins: bool
+    hides: bool
     slots: Slots
     keep: list[int]
 
@@ -83,6 +86,11 @@ class ChildPlan:
 
 def thread_steps(recipe: Namespace) -> Steps:
     """The way in for a thread: a ``with`` block's, whose way back is the guard's, or a fresh one's."""
+    if recipe.joined & MNT or recipe._options:
+        from ._preload import among_other_files, preload
+
+        if among_other_files(recipe):
+            preload()
     builder = PlanBuilder()
     if recipe.joined & MNT:
         builder.add("unshare", CLONE_FS, label="unshare(CLONE_FS)")
@@ -133,7 +141,7 @@ def _compile_child(recipe: Namespace) -> ChildPlan:
     plan = ChildPlan()
     plan.slots = slots = Slots((*_context(recipe), "child"))
     plan.keep = []
-    plan.joins = bool(recipe.enter)
+    plan.hides = bool(recipe.enter or recipe.owner)
     plan.join_time = next((join for join in recipe.enter if join.types & TIME), None)
     plan.clone_flags = _clone_flags(recipe)
     plan.second = bool(recipe.joined & PID or recipe.new & PID & ~NSType(plan.clone_flags))
@@ -167,14 +175,16 @@ def _enter_steps(recipe: Namespace, plan: ChildPlan) -> Steps:
     _join_cgroup(builder, recipe, plan)
     if recipe.enter:
         _join(builder, recipe)
+    offsets = None
     if recipe.owner:
         uid, gid = recipe.owner
+        offsets = _open_offsets(builder, recipe)
         builder.add("drop_groups", label="drop supplementary groups")
         builder.add("setresgid", gid, gid, gid, label=f"set gid {gid}")
         builder.add("setresuid", uid, uid, uid, label=f"set uid {uid}")
     _unshare(builder, NSType(recipe.new & ~plan.clone_flags))
     # Here rather than in the set-up: the first fork enters, and freezes them.
-    _clock_offsets(builder, recipe)
+    _clock_offsets(builder, recipe, offsets)
     return builder.build()
 
 
@@ -250,7 +260,16 @@ def _join(builder: PlanBuilder, recipe: Namespace) -> None:
     builder.add("close", own, label="close /proc/thread-self/ns")
 
 
-def _clock_offsets(builder: PlanBuilder, recipe: Namespace) -> None:
+def _open_offsets(builder: PlanBuilder, recipe: Namespace) -> Slot | None:
+    """With the rights held now: as the owner, who must not get to know our memory, the child can't open its own."""
+    if recipe.monotonic is None and recipe.boottime is None:
+        return None
+    slot = builder.slot()
+    builder.add("open_offsets", label="open the clock offsets", filename=_OFFSETS, out=slot)
+    return slot
+
+
+def _clock_offsets(builder: PlanBuilder, recipe: Namespace, opened: Slot | None = None) -> None:
     lines = []
     for clock in ("monotonic", "boottime"):
         value = getattr(recipe, clock)
@@ -260,7 +279,11 @@ def _clock_offsets(builder: PlanBuilder, recipe: Namespace) -> None:
     if lines:
         text = "".join(lines).encode()
         label = "set clock offsets: " + ", ".join(line.strip() for line in lines)
-        builder.add("time_offsets", text, len(text), label=label, filename="/proc/self/timens_offsets")
+        if opened is None:
+            builder.add("time_offsets", text, len(text), label=label, filename=_OFFSETS)
+        else:
+            builder.add("write", opened, text, len(text), label=label, filename=_OFFSETS)
+            builder.add("close", opened, label=label, filename=_OFFSETS)
 
 
 def _names_and_links(builder: PlanBuilder, recipe: Namespace) -> None:
@@ -297,14 +320,16 @@ def _join_cgroup(builder: PlanBuilder, recipe: Namespace, plan: ChildPlan) -> No
     directory = _cgroup_of(_process_target(recipe)) if recipe.cgroup is True else recipe.cgroup
     fd = _open_cgroup(directory)
     plan.keep.append(fd)
-    builder.add("write", builder.keep(fd), b"0", 1, label="join the cgroup", filename=str(directory))
+    builder.add("join_cgroup", builder.keep(fd), label="join the cgroup", filename=str(directory))
 
 
 def _open_cgroup(directory: str | int | HasFileno) -> int:
+    # Not to wait should it be a FIFO: that it is a cgroup's file is checked where it is written to.
+    flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     if isinstance(directory, str):
-        return os.open(os.path.join(directory, "cgroup.procs"), os.O_WRONLY | os.O_CLOEXEC)
+        return os.open(os.path.join(directory, "cgroup.procs"), flags)
     fd = directory if isinstance(directory, int) else directory.fileno()
-    return os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=fd)
+    return os.open("cgroup.procs", flags, dir_fd=fd)
 
 
 def _cgroup_of(process: Process) -> str:

@@ -159,7 +159,7 @@ class _Server:
         child, ours, theirs = self._forked.child, self._control, self._far_end
         parent = os.pidfd_open(os.getpid())
         try:
-            self._forked.start(lambda: serve(child, theirs, ours, parent), follow=False)
+            self._forked.start(lambda: serve(child, theirs, ours, parent, self._forked.elsewhere), follow=False)
             self._forked.receive()
         finally:
             close_all([theirs.detach(), parent])

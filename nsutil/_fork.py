@@ -47,7 +47,10 @@ class Forked:
     """
 
     def __init__(self, recipe: Namespace) -> None:
+        from ._preload import among_other_files
+
         self.recipe = recipe
+        self.elsewhere = among_other_files(recipe)
         self.child = _ns.Child()
         self.waits = False
         self._plans: tuple[Steps | None, ...] = ()
@@ -62,7 +65,10 @@ class Forked:
         RuntimeError in a subinterpreter.
         """
         from ._compile import compile_child
+        from ._preload import preload
 
+        if self.elsewhere:
+            preload()
         flush_output()
         self._plan = plan = compile_child(self.recipe)
         try:
@@ -84,7 +90,7 @@ class Forked:
                 clone_flags=plan.clone_flags,
                 second=second,
                 init=plan.init,
-                joins=plan.joins,
+                hides=plan.hides,
                 new_time=bool(new & TIME),
                 join_time=plan.join_time.fileno() if plan.join_time else -1,
                 mapped=maps is not None and not maps.self_write,

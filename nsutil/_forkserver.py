@@ -37,14 +37,17 @@ _FD_SIZE = 4
 PATIENCE = 1000
 
 
-def serve(child: _ns.Child, control: socket.socket, foreign: socket.socket, parent: int) -> NoReturn:
-    """The life of the server: ``control`` is its socket, ``foreign`` the other end, ``parent`` a pidfd."""
+def serve(child: _ns.Child, control: socket.socket, foreign: socket.socket, parent: int, elsewhere: bool) -> NoReturn:
+    """The life of the server: ``control`` is its socket, ``foreign`` the other end, ``parent`` a pidfd.
+
+    ``elsewhere``: the files inside are others than the parent's.
+    """
     status = 1
     try:
         # Ctrl-C at a terminal is for the jobs and for the parent.
         interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
         child.unblock()
-        become_child()
+        become_child(elsewhere)
         foreign.close()
         _ns.send(child.channel, VALUE, b"")
         _Server(control, parent, interrupt).run()

@@ -9,6 +9,7 @@ import errno
 import os
 import select
 import signal
+import sys
 import time
 from functools import lru_cache
 
@@ -51,6 +52,7 @@ def make(store: Store, path: str, options: dict[str, Any]) -> NamespaceFile:
     """
     if store.type in _MAKERS:
         recipe = _recipe(store.type, options)
+        sys.audit("nsutil.named", "create", path)
         with store.prepared():
             make_file(path)
             try:

@@ -103,7 +103,7 @@ class Child:
         clone_flags: int = 0,
         second: bool = False,
         init: bool = False,
-        joins: bool = False,
+        hides: bool = False,
         new_time: bool = False,
         join_time: int = -1,
         mapped: bool = False,

@@ -82,7 +82,9 @@ def restored_error(data: bytes) -> BaseException:
     error = _unpickled(pickled)
     if error is None:
         error = RemoteError(f"{type_name}: {message}" if message else type_name, type_name)
-    error.__cause__ = RemoteTraceback(text)
+    from ._preload import add_sources
+
+    error.__cause__ = RemoteTraceback(add_sources(text))
     # Not shown, since the text has it, but there for who looks.
     error.__context__ = _unpickled(chained)
     return error

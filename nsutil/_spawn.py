@@ -99,7 +99,7 @@ class Launch:
         self.cwd, self.env, self.new_session = recipe.cwd, recipe.env, recipe.new_session is not False
         watch = bool(self.end_signal) and not plan.init
         other_ids = recipe.uid is not None or recipe.owner or (plan.maps and plan.maps.adopt_root)
-        chosen = (SECOND, plan.second), (INIT, plan.init), (WATCH, watch), (HIDE, plan.joins), (CHANGES_IDS, other_ids)
+        chosen = (SECOND, plan.second), (INIT, plan.init), (WATCH, watch), (HIDE, plan.hides), (CHANGES_IDS, other_ids)
         self._bits = sum(bit for bit, wanted in chosen if wanted)
         own = plan.maps.self_write if plan.maps else None
         self._plans = tuple(_plan_of(steps) for steps in (plan.enter, own, plan.setup, plan.credentials, None))

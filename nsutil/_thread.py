@@ -7,6 +7,7 @@ that a thread cannot leave again (new PID and TIME) are possible.
 from __future__ import annotations
 
 import contextvars
+import sys
 import threading
 from concurrent.futures import Future
 
@@ -80,6 +81,7 @@ def enter_for_good(recipe: Namespace) -> NamespaceSet | None:
     from ._compile import thread_steps
     from ._recipe import Namespace
 
+    sys.audit("nsutil.enter", recipe)
     held = None
     if recipe.new & PID and recipe.init is not False:
         held = Namespace(PID).create()

@@ -266,7 +266,7 @@ async def call(func: Callable[..., R], *args: Any, new: Types = 0, **options: An
     recipe = Namespace(new, **options)
     forked = Forked(recipe)
     try:
-        forked.start(lambda: serve(forked.child, func, args, {}))
+        forked.start(lambda: serve(forked.child, func, args, {}, forked.elsewhere))
         async with asyncio.timeout(recipe.timeout):
             message = None
             while message is None:

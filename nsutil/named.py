@@ -73,6 +73,7 @@ def attach(name: str, pid: int, type: NSType | int | str = NET) -> None:
 
     store = store_of(type)
     path = store.path(name)
+    sys.audit("nsutil.named", "attach", path)
     namespace = _file.open(pid, store.type)
     try:
         with store.prepared():
@@ -99,6 +100,8 @@ def remove(name_or_names: str | Iterable[str], type: NSType | int | str = NET) -
     store = store_of(type)
     names = [name_or_names] if isinstance(name_or_names, str) else List(dict.fromkeys(name_or_names))
     paths = [store.path(name) for name in names]
+    for path in paths:
+        sys.audit("nsutil.named", "remove", path)
     try:
         lock = Lock(store.directory, exclusive=True)  # whoever is making one of them is done by then
     except FileNotFoundError:

@@ -166,7 +166,8 @@ get_ready(PyObject *module, BlockObject *self, struct run *run)
     if (prepared_of(self) == NULL && prepare(self) < 0)
         return -1;
     const struct prepared *prepared = prepared_of(self);
-    if (check_thread(prepared) < 0 || leave_orphans() < 0)
+    if (check_thread(prepared) < 0 || leave_orphans() < 0
+        || ns_audit("nsutil.enter", "(O)", (PyObject *)self) < 0)
         return -1;
     const struct plan *plan = plan_of(module, prepared->plan);
     return plan ? run_preset_for(plan, run, prepared->slots) : -1;

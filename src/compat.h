@@ -153,6 +153,8 @@ struct nsu_open_how {
 #define NSU_FD_NSFS_ROOT (-10003)       /* open_by_handle_at, 6.18 */
 #define NSU_NSFS_HANDLE 0xf1            /* FILEID_NSFS */
 
+#define NSU_CGROUP_MAGIC 0x27e0eb
+#define NSU_CGROUP2_MAGIC 0x63677270
 #define NSU_PROC_MAGIC 0x9fa0
 #define NSU_NSFS_MAGIC 0x6e736673
 

@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/vfs.h>
 
 enum { OVERFLOW_ID = 65534 };
 
@@ -126,14 +127,13 @@ step_raise_ambient(struct run *run, const long *arg)
 }
 
 
-/* time_offsets(text, length): write this thread's timens_offsets, which
- * only /proc/TID has.  The number is the one this /proc knows us by: in a
- * new PID namespace with an old /proc gettid() would be another's. */
-long
-step_time_offsets(struct run *run, const long *arg)
+/* The file of this thread's clock offsets, which only /proc/TID has.  The
+ * number is the one this /proc knows us by: in a new PID namespace with an old
+ * /proc gettid() would be another's.  0 or -errno. */
+static long
+offsets_path(char path[96])
 {
-    (void)run;
-    char link[64], path[96] = "/proc/";
+    char link[64];
     long n = sc(SYS_readlinkat, AT_FDCWD, (long)"/proc/thread-self",
                 (long)link, sizeof link - 1, 0, 0);
     if (n < 0)
@@ -143,7 +143,19 @@ step_time_offsets(struct run *run, const long *arg)
     for (const char *c = link; *c; c++)
         if (*c == '/')
             tid = c + 1;
-    strcat(strcat(path, tid), "/timens_offsets");
+    strcat(strcat(strcpy(path, "/proc/"), tid), "/timens_offsets");
+    return 0;
+}
+
+
+/* time_offsets(text, length): write this thread's timens_offsets. */
+long
+step_time_offsets(struct run *run, const long *arg)
+{
+    char path[96];
+    long result = offsets_path(path);
+    if (result < 0)
+        return result;
     const long write[3] = {(long)path, arg[0], arg[1]};
     return step_write_proc(run, write);
 }
@@ -176,4 +188,33 @@ carry_admin(void)
                == 0)
         carried |= 1;
     return carried;
+}
+
+
+/* open_offsets(): a descriptor to write them by, for who is about to take
+ * ids that would not be let in. */
+long
+step_open_offsets(struct run *run, const long *arg)
+{
+    (void)run;
+    (void)arg;
+    char path[96];
+    long result = offsets_path(path);
+    return result < 0 ? result : open_proc(path);
+}
+
+
+/* join_cgroup(fd): write 0 to a cgroup.procs, and to nothing that is merely
+ * called so: a link in its place would have us damage another file. */
+long
+step_join_cgroup(struct run *run, const long *arg)
+{
+    (void)run;
+    struct statfs fs;
+    long result = sc(SYS_fstatfs, arg[0], (long)&fs, 0, 0, 0, 0);
+    if (result < 0)
+        return result;
+    if (fs.f_type != NSU_CGROUP2_MAGIC && fs.f_type != NSU_CGROUP_MAGIC)
+        return -ENODEV;
+    return sc(SYS_write, arg[0], (long)"0", 1, 0, 0, 0);
 }

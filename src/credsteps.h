@@ -7,6 +7,8 @@
 long step_adopt_root(struct run *run, const long *arg);
 long step_clear_inheritable(struct run *run, const long *arg);
 long step_drop_groups(struct run *run, const long *arg);
+long step_join_cgroup(struct run *run, const long *arg);
+long step_open_offsets(struct run *run, const long *arg);
 long step_raise_ambient(struct run *run, const long *arg);
 long step_time_offsets(struct run *run, const long *arg);
 
@@ -26,7 +28,8 @@ int carry_admin(void);
 
 #define CREDENTIAL_OPS                                                        \
     COMPOSITE(adopt_root, 0), COMPOSITE(clear_inheritable, 0),                \
-    COMPOSITE(drop_groups, 0), COMPOSITE(raise_ambient, 2),                   \
+    COMPOSITE(drop_groups, 0), COMPOSITE(join_cgroup, 1),                     \
+    COMPOSITE(open_offsets, 0), COMPOSITE(raise_ambient, 2),                  \
     COMPOSITE(time_offsets, 2),
 
 #endif

@@ -317,8 +317,8 @@ void
 forked_run(struct forked *f)
 {
     take_ends(f);
-    f->run.hidden = f->joins;
-    if (f->joins)
+    f->run.hidden = f->hides;
+    if (f->hides)
         sc(SYS_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0, 0);
     enter(f);
     if (f->end[GO] >= 0)

@@ -45,7 +45,7 @@ struct forked {
     int second; /* a process further in is needed */
     int init; /* that one is nsutil's init, the function's
                                    process its child */
-    int joins; /* may meet strangers: not dumpable */
+    int hides; /* strangers may reach it: not dumpable */
     int mapped; /* wait until the parent wrote the id maps */
     int new_time; /* move into the TIME namespace just made */
     int join_time; /* one to move into, -1: none */

@@ -279,7 +279,8 @@ name_create(PyObject *module, PyObject *args)
         return NULL;
     job.path = PyBytes_AsString(path);
     job.plan = plan_of(module, plan);
-    if (job.plan == NULL || run_preset_for(job.plan, &job.run, slots) < 0) {
+    if (job.plan == NULL || run_preset_for(job.plan, &job.run, slots) < 0
+        || ns_audit("nsutil.named", "(sO)", "create", path) < 0) {
         Py_DECREF(path);
         return NULL;
     }
@@ -329,7 +330,8 @@ swap_mount(PyObject *module, PyObject *args)
     const char *path;
     long result;
     (void)module;
-    if (!PyArg_ParseTuple(args, "s:swap_mount", &path))
+    if (!PyArg_ParseTuple(args, "s:swap_mount", &path)
+        || ns_audit("nsutil.named", "(ss)", "empty", path) < 0)
         return NULL;
     Py_BEGIN_ALLOW_THREADS
     long fd = sc(SYS_open_tree, AT_FDCWD, (long)path,

@@ -195,7 +195,8 @@ plan_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         return NULL;
     self->source = PySequence_Tuple(given);
     Py_ssize_t n = self->source ? PyTuple_Size(self->source) : -1;
-    if (n >= 0) {
+    /* These are system calls: a hook sees them here, or nowhere. */
+    if (n >= 0 && ns_audit("nsutil.plan", "(O)", self->source) == 0) {
         self->steps = PyMem_Calloc((size_t)n + 1, sizeof(struct step));
         if (self->steps == NULL)
             PyErr_NoMemory();

@@ -294,11 +294,12 @@ start(PyObject *module, PyObject *args, struct request *r, PyObject **result)
     memset(r, 0, sizeof *r);
     r->module = module;
     r->held = PyList_New(0);
-    if (r->held == NULL || take_request(args, r) < 0) {
+    struct spawn *s = &r->spawn;
+    if (r->held == NULL || take_request(args, r) < 0
+        || ns_audit("nsutil.spawn", "(k)", s->flags) < 0) {
         Py_XDECREF(r->held);
         return false;
     }
-    struct spawn *s = &r->spawn;
     int failed;
     Py_BEGIN_ALLOW_THREADS
     failed = spawn(s);

@@ -72,7 +72,7 @@ take_fork_arguments(PyObject *module, PyObject *args, PyObject *keywords,
 {
     static char *names[] = {"serve",       "plans",         "slots",
                             "clone_flags", "second",        "init",
-                            "joins",       "new_time",      "join_time",
+                            "hides",       "new_time",      "join_time",
                             "mapped",      "parent_signal", "watch",
                             NULL};
     PyObject *plans, *slots = NULL;
@@ -83,7 +83,7 @@ take_fork_arguments(PyObject *module, PyObject *args, PyObject *keywords,
     if (!PyArg_ParseTupleAndKeywords(args, keywords, "OO|O$ippppipip:fork",
                                      names, serve, &plans, &slots,
                                      &work->clone_flags, &work->second,
-                                     &work->init, &work->joins,
+                                     &work->init, &work->hides,
                                      &work->new_time, &work->join_time,
                                      &work->mapped, &work->parent_signal,
                                      &work->watch))
@@ -269,7 +269,7 @@ take_init(struct forked *work)
 
 PyDoc_STRVAR(fork_doc,
 "fork($self, /, serve, plans, slots=(), *, clone_flags=0, second=False,\n"
-"     init=False, joins=False, new_time=False, join_time=-1,\n"
+"     init=False, hides=False, new_time=False, join_time=-1,\n"
 "     mapped=False, parent_signal=0, watch=False)\n--\n\n"
 "Fork; the child runs the plans, then serve(), then ends.");
 
@@ -285,7 +285,8 @@ child_fork(PyObject *object, PyObject *args, PyObject *keywords)
         PyErr_SetString(PyExc_RuntimeError, "this Child has forked before");
         return NULL;
     }
-    if (fork_allowed(module, "call") < 0)
+    if (fork_allowed(module, "call") < 0
+        || ns_audit("nsutil.spawn", "(i)", work.clone_flags) < 0)
         return NULL;
     self->generation = fork_generation();
     int error = take_init(&work);

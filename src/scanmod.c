@@ -180,7 +180,8 @@ ns_scan(PyObject *module, PyObject *args)
     int flags, error;
     struct scan scan;
     (void)module;
-    if (!PyArg_ParseTuple(args, "Ii:scan", &types, &flags))
+    if (!PyArg_ParseTuple(args, "Ii:scan", &types, &flags)
+        || ns_audit("nsutil.snapshot", "(Ii)", types, flags) < 0)
         return NULL;
     Py_BEGIN_ALLOW_THREADS
     error = scan_all(&scan, types, flags);

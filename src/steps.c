@@ -41,9 +41,7 @@ check_procfs(long fd)
 }
 
 
-/* "/proc/..." for writing: its descriptor, or -errno; -EXDEV when /proc is
- * something else or when anything lies over the file or the way to it. */
-static long
+long
 open_proc(const char *path)
 {
     struct nsu_open_how how = {.flags = O_WRONLY | O_CLOEXEC,
@@ -354,6 +352,7 @@ close_opened(const struct plan *plan, struct run *run)
         const struct op *op = step->op;
         bool opens = op->number == SYS_openat || op->number == SYS_socket
                      || op->function == step_device
+                     || op->function == step_open_offsets
                      || op->function == step_source;
         if (opens && step->out >= 0 && run->slot[step->out] >= 0)
             sc(SYS_close, run->slot[step->out], 0, 0, 0, 0, 0);

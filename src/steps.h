@@ -93,6 +93,11 @@ long sc(long number, long a, long b, long c, long d, long e, long f);
 long be_dumpable(const struct run *run);
 void be_as_before(long flag);
 
+/* A file below "/proc/" for writing: its descriptor, or -errno; -EXDEV when
+ * /proc is something else or when anything lies over the file or the way to
+ * it. */
+long open_proc(const char *path);
+
 /* write_proc(path, data, length), also for composites of other files. */
 long step_write_proc(struct run *run, const long *arg);
 

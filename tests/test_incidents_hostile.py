@@ -1,0 +1,361 @@
+"""Attacks that were tried on nsutil itself (section D of docs/explanation/incidents.toml)."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import encodings
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import support
+from support import in_child, must, needs_root
+from test_incidents_attacks import SECRET_SIZE, _stalk, secret
+
+import nsutil
+from nsutil import IPC, MNT, NET, PID, TIME, USER, UTS, IdMap, Namespace, NSType, enter, named
+from nsutil import _preload as preload_module
+
+RANGE = [IdMap(0, 100000, 1000)]
+
+
+# D1: the owner of a namespace that is being made
+
+
+def _stalked(start: Callable[[int], object]) -> str:
+    """What a process of an ordinary user gets of this one's children while start(user) runs again and again."""
+
+    def body() -> str:
+        reader, writer = os.pipe()
+        secret.raw = (b"-" * SECRET_SIZE) + b"\0"
+        victim = os.getpid()
+        attacker = support.fork()
+        if attacker == 0:
+            try:
+                _stalk(victim, support.USER_ID, writer)
+            finally:
+                os._exit(0)
+        assert os.read(reader, 1) == b"r"
+        secret.raw = b"of the outside alone".ljust(SECRET_SIZE) + b"\0"
+        for _ in range(40):
+            start(support.USER_ID)
+        os.kill(attacker, signal.SIGTERM)
+        os.waitpid(attacker, 0)
+        os.close(writer)
+        return os.read(reader, 100).decode()
+
+    return in_child(body, timeout=60)
+
+
+def _owned(user: int, types: NSType, **options: Any) -> Namespace:
+    return Namespace(types, owner=(user, user), uid_map=RANGE, gid_map=RANGE, **options)
+
+
+@needs_root
+@pytest.mark.incident("D1", "A2")
+@pytest.mark.parametrize("types", [USER, USER | PID | MNT, USER | TIME | PID | MNT], ids=str)
+def test_d01_the_owner_gets_nothing_of_a_program_on_its_way(types: NSType) -> None:
+    offsets = {"monotonic": 5} if types & TIME else {}
+    assert _stalked(lambda user: _owned(user, types, **offsets).run(["/bin/true"], cwd="/")) == ""
+
+
+@needs_root
+@pytest.mark.incident("D1", "A2")
+@pytest.mark.parametrize("types", [USER | UTS, USER | PID | MNT], ids=str)
+def test_d01_the_owner_gets_nothing_of_a_function(types: NSType) -> None:
+    assert _stalked(lambda user: _owned(user, types).call(int)) == ""
+
+
+@needs_root
+@pytest.mark.incident("D1")
+def test_d01_an_owner_has_its_clocks() -> None:
+    box = _owned(support.USER_ID, USER | TIME | PID | MNT, monotonic=5, boottime=-7)
+    said = box.run(["cat", "/proc/self/timens_offsets"], capture_output=True, text=True, cwd="/").stdout.split()
+    assert said == ["monotonic", "5", "0", "boottime", "-7", "0"]
+    assert box.call(lambda: Path("/proc/self/timens_offsets").read_text().split()) == said
+
+
+# D2, D3: code of the inside in the process of a function, or of a block
+
+
+def _fail() -> None:
+    raise ValueError("on purpose")
+
+
+@needs_root
+@pytest.mark.incident("D2")
+@pytest.mark.parametrize("way", ["call", "executor"])
+def test_d02_a_traceback_runs_no_code_of_the_inside(tmp_path: Path, way: str) -> None:
+    """Where the source of a function lies there is a file whose first line names a codec, which lies there, too."""
+    root = tmp_path / "root"
+    source = root / Path(__file__).relative_to("/")
+    codec = root / Path(encodings.__path__[0]).relative_to("/") / "hostile.py"
+    for path in source, codec:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    source.write_text("# coding: hostile\n" * 200)
+    codec.write_text("import os\nos._exit(99)\n")
+    box = Namespace(PID | MNT, root=root)
+    with pytest.raises(ValueError, match="on purpose") as info:
+        if way == "call":
+            box.call(_fail)
+        else:
+            with box.executor() as pool:
+                pool.submit(_fail).result()
+    # The line that is shown was read outside.
+    assert 'raise ValueError("on purpose")' in str(info.value.__cause__)
+
+
+@needs_root
+@pytest.mark.incident("D2")
+def test_d02_every_frame_has_its_line_once(tmp_path: Path) -> None:
+    def group() -> None:
+        try:
+            _fail()
+        except ValueError as error:
+            raise ExceptionGroup("both", [error, KeyError(1)]) from error
+
+    with pytest.raises(ExceptionGroup) as far:
+        Namespace(MNT, root=tmp_path).call(group)
+    with pytest.raises(ExceptionGroup) as near:
+        Namespace(MNT).call(group)
+    lines = [[line for line in str(e.value.__cause__).splitlines() if "^^^" not in line] for e in (far, near)]
+    assert lines[0] == lines[1]
+
+
+@contextlib.contextmanager
+def _hostile_mounts(directory: Path, marker: Path) -> Iterator[int]:
+    """A process in a mount namespace where that directory has other modules, which leave a mark when they are run."""
+
+    def prepare() -> None:
+        support.private_mounts()
+        names = [path.name for path in directory.glob("*.py")]
+        must("mount", b"hostile", os.fsencode(directory), b"tmpfs", 0, None)
+        for name in names:
+            (directory / name).write_text(f"open({str(marker)!r}, 'a').write(__name__ + ' ')\n")
+
+    with support.standing(prepare) as (pid, _):
+        yield pid
+
+
+@needs_root
+@pytest.mark.incident("D3")
+@pytest.mark.parametrize("way", ["block", "thread"])
+def test_d03_a_block_elsewhere_loads_nothing_from_there(tmp_path: Path, way: str) -> None:
+    package = Path(nsutil.__file__).parent
+    marker = tmp_path / "marker"
+    code = f"""
+import sys, threading
+sys.path[:0] = {sys.path!r}
+import nsutil
+from nsutil import MNT, UTS, enter
+box = enter(pid=int(sys.argv[1]), types=MNT)
+
+def look():
+    for act in (
+        lambda: nsutil.current(MNT).reference(),
+        lambda: nsutil.run(["/bin/true"], new=UTS),
+        lambda: nsutil.run(["/nonexistent"], new=UTS),
+        lambda: nsutil.call(int, "7", new=UTS),
+        lambda: nsutil.snapshot("uts").to_json(),
+        lambda: nsutil.named.list(),
+        lambda: nsutil.doctor.check(new="uts"),
+    ):
+        try:
+            act()
+        except OSError as error:
+            assert error.filename == "/nonexistent", error
+
+def in_block():
+    with box as inside:
+        inside.mnt.inode
+        look()
+
+def main():
+    if sys.argv[2] == "thread":
+        box.thread(look).result()
+    else:
+        in_block()
+
+failed = []
+threading.excepthook = lambda args: failed.append(args)
+thread = threading.Thread(target=main)
+thread.start()
+thread.join()
+sys.exit(f"failed: {{failed}}" if failed else 0)
+"""
+    with _hostile_mounts(package, marker) as pid:
+        done = subprocess.run([sys.executable, "-c", code, str(pid), way], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not marker.exists()
+
+
+@pytest.mark.incident("D3")
+def test_d03_what_is_loaded_late_is_on_the_list() -> None:
+    package = Path(nsutil.__file__).parent
+    needed: set[str] = set()
+    for path in package.glob("*.py"):
+        if path.stem in preload_module._OWN:
+            needed |= _imported(ast.parse(path.read_text()))
+    never = {"__future__", "builtins", "os", "re", "sys", "concurrent.futures.process", "concurrent.futures"}
+    # Those that a program asks for by name, if it wants them.
+    extra = {"nsutil._preload", "nsutil._ns", "nsutil.jupyter"}
+    listed = {*preload_module._OTHERS, *(f"nsutil.{name}" for name in preload_module._OWN)}
+    assert needed - never - extra <= listed
+
+
+def _imported(tree: ast.AST) -> set[str]:
+    """What a module imports, also in its functions; not what only a type checker sees."""
+    found: set[str] = set()
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add(str(node.module))
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            found |= {f"nsutil.{name}" for name in names}
+        found |= _imported(node)
+    return found
+
+
+# D4: what is merely called cgroup.procs
+
+
+@needs_root
+@pytest.mark.incident("D4")
+@pytest.mark.parametrize("trap", ["symlink", "link", "fifo", "file"])
+@pytest.mark.parametrize("by_descriptor", [False, True], ids=["path", "fd"])
+def test_d04_only_a_cgroup_is_written_to(tmp_path: Path, trap: str, by_descriptor: bool) -> None:
+    victim, directory = tmp_path / "victim", tmp_path / "cgroup"
+    victim.write_text("untouched")
+    directory.mkdir()
+    procs = directory / "cgroup.procs"
+    if trap == "symlink":
+        procs.symlink_to(victim)
+    elif trap == "link":
+        procs.hardlink_to(victim)
+    elif trap == "fifo":
+        os.mkfifo(procs)
+    else:
+        procs.write_text("untouched")
+    fd = os.open(directory, os.O_RDONLY) if by_descriptor else -1
+    try:
+        for act in (
+            lambda: nsutil.run(["true"], new=UTS, cgroup=fd if by_descriptor else directory),
+            lambda: nsutil.call(int, new=UTS, cgroup=fd if by_descriptor else directory),
+        ):
+            with pytest.raises(OSError) as info:
+                act()
+            assert info.value.errno in (errno.ELOOP, errno.ENODEV, errno.ENXIO)
+    finally:
+        if fd >= 0:
+            os.close(fd)
+    assert victim.read_text() == "untouched"
+    assert trap != "file" or procs.read_text() == "untouched"
+
+
+# D5: audit hooks see everything before it is done
+
+
+def _in_block() -> None:
+    with Namespace(UTS):
+        pass
+
+
+def _in_executor(kind: Any) -> None:
+    with Namespace(UTS).executor(kind=kind) as pool:
+        pool.submit(int).result()
+
+
+def _create() -> None:
+    Namespace(NET | IPC).create().close()
+
+
+def _create_pid() -> None:
+    Namespace(PID).create().close()
+
+
+def _named(nstype: NSType) -> Callable[[], None]:
+    return lambda: named.create("audited", nstype).close()
+
+
+OPERATIONS: dict[str, Callable[[], object]] = {
+    "block": _in_block,
+    "thread": lambda: Namespace(UTS).thread(int).result(),
+    "run": lambda: nsutil.run(["true"], new=UTS),
+    "run captured": lambda: nsutil.run(["true"], new=UTS, capture_output=True),
+    "run joined": lambda: enter(pid=1, types=UTS | NET).run(["true"]),
+    "call": lambda: nsutil.call(int, new=UTS),
+    "call pid": lambda: nsutil.call(int, new=PID),
+    "executor": lambda: _in_executor("process"),
+    "executor threads": lambda: _in_executor("thread"),
+    "create": _create,
+    "create pid": _create_pid,
+    "named net": _named(NET),
+    "named pid": _named(PID),
+    "named mnt": _named(MNT),
+    "named user": _named(USER),
+    "attach": lambda: named.attach("audited", os.getpid(), UTS),
+    "remove": lambda: named.remove("there", UTS),
+    "unshare": lambda: nsutil.unshare(UTS),
+    "clone": lambda: os.waitpid(pid, 0) if (pid := nsutil.clone(UTS)) else os._exit(0),
+    "snapshot": lambda: nsutil.snapshot("uts"),
+}
+FORBIDDEN = ("nsutil.", "subprocess.Popen")
+
+
+@needs_root
+@pytest.mark.incident("D5")
+@pytest.mark.parametrize("name", list(OPERATIONS))
+def test_d05_a_hook_sees_and_prevents(name: str) -> None:
+    def body() -> tuple[list[str], str, bool]:
+        support.private_run()
+        named.create("there", UTS).close()
+        forbidding = False
+        seen: list[str] = []
+
+        def hook(event: str, args: object) -> None:
+            if event.startswith(FORBIDDEN) and event != "nsutil.plan":
+                seen.append(event)
+                if forbidding:
+                    raise LookupError(event)
+
+        sys.addaudithook(hook)
+        before = support.ns_inodes(), support.children(), support.mounts(), named.list(UTS), threading.active_count()
+        forbidding = True
+        try:
+            OPERATIONS[name]()
+            outcome = "done"
+        except LookupError as error:
+            outcome = str(error)
+        after = support.ns_inodes(), support.children(), support.mounts(), named.list(UTS), threading.active_count()
+        return seen, outcome, before == after
+
+    seen, outcome, same = in_child(body)
+    assert seen
+    assert seen[0] in outcome
+    assert same
+
+
+@pytest.mark.incident("D5")
+def test_d05_no_system_call_is_made_ready_unseen() -> None:
+    def body() -> list[Any]:
+        seen: list[Any] = []
+        sys.addaudithook(lambda event, args: seen.append(args[0]) if event == "nsutil.plan" else None)
+        from nsutil import _ns
+
+        steps = (("sethostname", (b"x", 1), -1, 0),)
+        _ns.Plan(iter(steps))
+        return [seen == [steps]]
+
+    assert in_child(body) == [True]

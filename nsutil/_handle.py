@@ -69,7 +69,7 @@ class NamespaceFile:
 
     def close(self) -> None:
         """Let go of the namespace; what this file knows about it stays.  Closing twice is no error."""
-        fd, self._fd = self._fd, -1
+        fd: int = _ns.swap(self, "_fd", -1)
         if fd >= 0:
             os.close(fd)
 

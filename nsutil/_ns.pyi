@@ -6,6 +6,9 @@ from typing import Any, NoReturn, Self, TypeAlias, final
 from _typeshed import FileDescriptorLike, ReadableBuffer, StrPath
 from typing_extensions import disjoint_base
 
+# _nsmodule.c
+def swap(owner: object, name: str, value: Any, /) -> Any: ...
+
 # calls.c
 def unshare(flags: int) -> None: ...
 def setns(fd: FileDescriptorLike, nstype: int = 0) -> None: ...

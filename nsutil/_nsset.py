@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from . import _ns
 from ._types import NAMES, NSType, parse_type
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from typing import Self
+    from typing import Any, Self
 
     from ._handle import NamespaceFile
 
@@ -20,8 +21,9 @@ class _Ending:
     def __init__(self, call: Callable[[], object]) -> None:
         self._call: Callable[[], object] | None = call
 
-    def end(self) -> None:
-        call, self._call = self._call, None
+    # The modules may be gone when the interpreter ends.
+    def end(self, swap: Callable[[object, str, Any], Any] = _ns.swap) -> None:
+        call = swap(self, "_call", None)
         if call is not None:
             call()
 

@@ -237,7 +237,7 @@ class Watch:
 
     def close(self) -> None:
         """Stop watching."""
-        fd, self._fd = self._fd, -1
+        fd = _ns.swap(self, "_fd", -1)
         if fd >= 0:
             os.close(fd)
 

@@ -51,6 +51,57 @@ ns_audit(const char *event, const char *format, ...)
 #endif
 
 
+#ifdef Py_GIL_DISABLED
+/* A critical section of the object would not do: to set the attribute takes
+ * another one, which suspends ours (3.13). */
+static PyMutex swapping;
+#define SWAPPING(does) PyMutex_##does(&swapping)
+
+
+/* The thread that forks has not got it. */
+static void
+allow_swaps(void)
+{
+    swapping = (PyMutex){0};
+}
+#else
+#define SWAPPING(does) ((void)0)
+#endif
+
+
+PyObject *
+ns_swap(PyObject *object, PyObject *name, PyObject *value)
+{
+    SWAPPING(Lock);
+    PyObject *old = PyObject_GetAttr(object, name);
+    if (old && PyObject_SetAttr(object, name, value) < 0)
+        Py_CLEAR(old);
+    SWAPPING(Unlock);
+    return old;
+}
+
+
+PyDoc_STRVAR(swap_doc,
+"swap($module, owner, name, value, /)\n--\n\n"
+"Set an attribute; what it was, which no other thread gets as well.");
+
+static PyObject *
+swap(PyObject *module, PyObject *args)
+{
+    PyObject *object, *name, *value;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "OUO:swap", &object, &name, &value))
+        return NULL;
+    return ns_swap(object, name, value);
+}
+
+
+static PyMethodDef shared_methods[] = {
+    {"swap", swap, METH_VARARGS, swap_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+
 int
 ns_as_int(PyObject *object, const char *what, int low, int high)
 {
@@ -106,8 +157,11 @@ module_exec(PyObject *module)
     PyMethodDef *tables[] = {call_methods,  handle_methods,  holder_methods,
                              ioctl_methods, message_methods, name_methods,
                              plan_methods,  probe_methods,   process_methods,
-                             scan_methods};
+                             scan_methods,  shared_methods};
     struct module_state *state = PyModule_GetState(module);
+#ifdef Py_GIL_DISABLED
+    pthread_atfork(NULL, NULL, allow_swaps);
+#endif
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
         if (PyModule_AddFunctions(module, tables[i]) < 0)
             return -1;
@@ -127,6 +181,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->guard_type);
     Py_VISIT(state->inside_type);
     Py_VISIT(state->exit_type);
+    Py_VISIT(state->waiting);
     return 0;
 }
 
@@ -140,6 +195,7 @@ module_clear(PyObject *module)
     Py_CLEAR(state->guard_type);
     Py_CLEAR(state->inside_type);
     Py_CLEAR(state->exit_type);
+    Py_CLEAR(state->waiting);
     return 0;
 }
 

@@ -199,11 +199,7 @@ block_enter(PyObject *object, PyTypeObject *defining, PyObject *const *args,
         Py_XDECREF((PyObject *)guard);
         return NULL;
     }
-    guard->block = block;
-    block->guard = guard;
-    block->keeps_guard = is_new;
-    if (is_new)                 /* else the interpreter's stack keeps it */
-        Py_INCREF((PyObject *)guard);
+    guard_link(guard, block, is_new);
     return (PyObject *)guard;
 }
 

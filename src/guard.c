@@ -6,17 +6,20 @@
  * one gap left is between the end of __enter__ and the start of the body.  It
  * is closed by the Guard: looking up __exit__ makes one, the interpreter
  * keeps it on its stack as the exit function, and when the stack is thrown
- * away its deallocator leaves the block. */
+ * away its deallocator leaves the block.
+ *
+ * A guard may be used, and may die, on any thread at any time, also without a
+ * GIL.  So a thread follows pointers to the blocks on its own stack alone; to
+ * others it compares.  Where a guard dies elsewhere while the thread of the
+ * block looks for it, the process's lock keeps them apart. */
 #include "guard.h"
+
+#include "shared.h"
 
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <structmember.h>       /* T_PYSSIZET, before Python 3.12 */
-
-/* The guard made by the look-up of __exit__, waiting for its __enter__. */
-static _Thread_local GuardObject *waiting;
-
 
 /* Call a function of nsutil._blocks that makes and raises an error.  NULL
  * always, with some exception set. */
@@ -62,12 +65,47 @@ leave_block(struct block *block)
 }
 
 
-/* Whether the calling thread, in the process that did, entered the block. */
-static bool
-is_ours(const struct block *block)
+/* The calling thread in this process, never 0. */
+static uint64_t
+this_owner(void)
 {
-    return block->thread == thread_id()
-           && block->generation == fork_generation();
+    return (uint64_t)fork_generation() << 32 | (uint32_t)thread_id();
+}
+
+
+/* The block of a guard if the calling thread, in the process that did, entered
+ * it, else NULL.  A thread's id comes again, its stack does not. */
+static struct block *
+own_block(GuardObject *self)
+{
+    struct block *block = block_top();
+    while (block && atomic_load(&block->guard) != self)
+        block = block->outer;
+    bool ours = block && block->generation == fork_generation();
+    return ours ? block : NULL;
+}
+
+
+/* Part the two, whose block is the calling thread's. */
+static void
+unlink_guard(GuardObject *self, struct block *block)
+{
+    self->block = NULL;
+    atomic_store(&self->owner, 0);
+    atomic_store(&block->guard, NULL);
+}
+
+
+void
+guard_link(GuardObject *guard, struct block *block, bool keep)
+{
+    guard->block = block;
+    atomic_store(&guard->owner, this_owner());
+    block->recipe = guard->recipe;
+    atomic_store(&block->guard, guard);
+    block->keeps_guard = keep;
+    if (keep)                   /* else the interpreter's stack keeps it */
+        Py_INCREF((PyObject *)guard);
 }
 
 
@@ -92,11 +130,15 @@ leave_orphans(void)
 }
 
 
-/* Why this thread may not leave the block.  NULL with RuntimeError set. */
+/* Why this thread may not leave the block of that owner.  NULL with
+ * RuntimeError set. */
 static PyObject *
-leave_elsewhere(const struct block *block)
+leave_elsewhere(uint64_t owner)
 {
-    if (block->generation != fork_generation())
+    if (owner == 0)
+        PyErr_SetString(PyExc_RuntimeError,
+                        "this block is not entered, or was left already");
+    else if (owner >> 32 != fork_generation())
         PyErr_SetString(PyExc_RuntimeError,
                         "this block was entered before a fork: the child "
                         "cannot leave it for its parent and stays in the "
@@ -106,33 +148,19 @@ leave_elsewhere(const struct block *block)
                      "the block was entered on thread %d and left on thread "
                      "%d: namespaces are per thread, nothing was restored; "
                      "leave it on the thread that entered it",
-                     (int)block->thread, (int)thread_id());
+                     (int)(uint32_t)owner, (int)thread_id());
     return NULL;
 }
 
 
-/* What `with` calls at the end: any three arguments.  None, or NULL with
+/* Leave a block of this thread that has no guard any more.  None, or NULL with
  * RuntimeError or RestoreError set. */
 static PyObject *
-guard_leave(GuardObject *self)
+leave_unlinked(struct block *block)
 {
-    struct block *block = self->block;
-    if (block == NULL) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "this block is not entered, or was left already");
-        return NULL;
-    }
-    if (!is_ours(block))
-        return leave_elsewhere(block);
-    if (leave_orphans() < 0)
-        return NULL;
-    bool in_order = block_top() == block, kept = block->keeps_guard;
-    self->block = NULL;
+    bool in_order = block_top() == block;
     block_remove(block);        /* younger blocks inherit what they need */
-    int failed = leave_block(block);
-    if (kept)
-        Py_DECREF(self);
-    if (failed)
+    if (leave_block(block) < 0)
         return NULL;
     if (in_order)
         Py_RETURN_NONE;
@@ -144,34 +172,61 @@ guard_leave(GuardObject *self)
 }
 
 
-/* The innermost guard of that recipe on this thread (borrowed), or NULL:
- * for exits that are called by name or through an ExitStack. */
-static GuardObject *
-innermost_guard(PyObject *recipe)
+/* What `with` calls at the end: any three arguments.  None, or NULL with
+ * RuntimeError or RestoreError set. */
+static PyObject *
+guard_leave(GuardObject *self)
 {
-    for (struct block *b = block_top(); b; b = b->outer) {
-        GuardObject *guard = b->guard;
-        if (guard && guard->recipe == recipe)
-            return guard;
-    }
-    return NULL;
+    struct block *block = own_block(self);
+    if (block == NULL)
+        return leave_elsewhere(atomic_load(&self->owner));
+    if (leave_orphans() < 0)
+        return NULL;
+    bool kept = block->keeps_guard;
+    unlink_guard(self, block);
+    PyObject *result = leave_unlinked(block);
+    if (kept)
+        Py_DECREF(self);
+    return result;
+}
+
+
+/* The innermost block of that recipe on this thread, or NULL: for exits that
+ * are called by name or through an ExitStack. */
+static struct block *
+innermost_block(const PyObject *recipe)
+{
+    struct block *block = block_top();
+    while (block && (block->recipe != recipe || atomic_load(&block->orphan)))
+        block = block->outer;
+    return block;
 }
 
 
 /* Leave the innermost block of that recipe on this thread.  None, or NULL
  * with RuntimeError or RestoreError set. */
 static PyObject *
-leave_innermost(PyObject *recipe)
+leave_innermost(const PyObject *recipe)
 {
-    GuardObject *guard = innermost_guard(recipe);
-    if (guard == NULL) {
+    struct block *block = innermost_block(recipe);
+    if (block == NULL) {
         PyErr_SetString(PyExc_RuntimeError,
                         "no block of this recipe is entered on this thread");
         return NULL;
     }
-    Py_INCREF((PyObject *)guard);
-    PyObject *result = guard_leave(guard);
-    Py_DECREF(guard);
+    if (block->generation != fork_generation())
+        return leave_elsewhere((uint64_t)block->generation << 32 | 1);
+    if (leave_orphans() < 0)
+        return NULL;
+    process_lock();
+    GuardObject *guard = atomic_load(&block->guard);
+    if (guard != NULL)
+        unlink_guard(guard, block);
+    process_unlock();
+    bool kept = guard && block->keeps_guard;
+    PyObject *result = leave_unlinked(block);
+    if (kept)
+        Py_DECREF(guard);
     return result;
 }
 
@@ -185,7 +240,7 @@ guard_call(PyObject *object, PyObject *args, PyObject *keywords)
     (void)args;
     (void)keywords;
     GuardObject *self = (GuardObject *)object;
-    if (self->block == NULL && innermost_guard(self->recipe) != NULL)
+    if (atomic_load(&self->owner) == 0 && innermost_block(self->recipe))
         return leave_innermost(self->recipe);
     return guard_leave(self);
 }
@@ -217,14 +272,20 @@ static PyMemberDef guard_members[] = {
 static PyTypeObject *
 inside_type(struct module_state *state)
 {
-    if (state->inside_type == NULL) {
-        PyObject *module = PyImport_ImportModule("nsutil._blocks");
-        if (module == NULL)
-            return NULL;
-        state->inside_type = PyObject_GetAttrString(module, "Inside");
-        Py_DECREF(module);
+    PyObject *known = __atomic_load_n(&state->inside_type, __ATOMIC_ACQUIRE);
+    if (known != NULL)
+        return (PyTypeObject *)known;
+    PyObject *module = PyImport_ImportModule("nsutil._blocks");
+    PyObject *type = module ? PyObject_GetAttrString(module, "Inside") : NULL;
+    Py_XDECREF(module);
+    if (type
+        && !__atomic_compare_exchange_n(&state->inside_type, &known, type,
+                                        false, __ATOMIC_ACQ_REL,
+                                        __ATOMIC_ACQUIRE)) {
+        Py_DECREF(type);        /* another thread was quicker */
+        type = known;
     }
-    return (PyTypeObject *)state->inside_type;
+    return (PyTypeObject *)type;
 }
 
 
@@ -261,33 +322,82 @@ guard_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 }
 
 
-/* The guard for this entry: the one that the look-up of __exit__ made on
- * this thread just now, else a new one that only the block will keep. */
+/* The guard that the look-up of __exit__ made on this thread just now, out of
+ * the dict where exit_get() put it.  A new reference, or NULL, with an
+ * exception set or without. */
+static GuardObject *
+take_waiting(struct module_state *state)
+{
+    PyObject *dict = PyThreadState_GetDict();
+    PyObject *guard = dict ? PyDict_GetItemWithError(dict, state->waiting)
+                           : NULL;
+    if (guard == NULL)
+        return NULL;
+    Py_INCREF(guard);
+    if (PyDict_DelItem(dict, state->waiting) < 0)
+        Py_CLEAR(guard);
+    return (GuardObject *)guard;
+}
+
+
+/* The guard for this entry: the one that waits for it, else a new one that
+ * only the block will keep. */
 GuardObject *
 guard_for(struct module_state *state, PyObject *recipe, bool *is_new)
 {
-    GuardObject *guard = waiting;
-    waiting = NULL;
-    *is_new = guard == NULL || guard->recipe != recipe || guard->block;
-    if (*is_new)
-        return new_guard(state, recipe);
-    return (GuardObject *)Py_NewRef((PyObject *)guard);
+    GuardObject *guard = take_waiting(state);
+    *is_new = guard == NULL || guard->recipe != recipe;
+    if (!*is_new || PyErr_Occurred())
+        return guard;
+    Py_XDECREF((PyObject *)guard);
+    return new_guard(state, recipe);
+}
+
+
+/* Whether the thread of a block that is not on the calling one's stack has
+ * ended; its id may be the calling one's by now.  In a forked child that is
+ * not known: the block may be on the stack after all. */
+static bool
+is_deserted(const struct block *block)
+{
+    return block->generation == fork_generation()
+           && (block->thread == thread_id() || thread_ended(block->thread));
+}
+
+
+/* The guard of a block that another thread entered, or this one before a fork,
+ * dies.  A thread that is gone can't leave it; another one's next block does,
+ * and in a forked child that block closes it. */
+static void
+abandon_elsewhere(GuardObject *self)
+{
+    process_lock();
+    struct block *block = self->block;
+    bool ended = block && is_deserted(block);
+    if (block) {
+        atomic_store(&block->guard, NULL);
+        if (!ended)
+            atomic_store(&block->orphan, true);
+    }
+    process_unlock();
+    if (ended) {
+        block_close(block);
+        free(block);
+    }
 }
 
 
 /* The last reference is gone.  On the thread of the block: leave it (an
- * exception raised here can only be shown).  Elsewhere: leave a mark for the
- * owner, whose next block does it; in a forked child that block closes it. */
+ * exception raised here can only be shown). */
 static void
 guard_abandon(GuardObject *self)
 {
-    struct block *block = self->block;
-    self->block = NULL;
-    block->guard = NULL;
-    if (!is_ours(block)) {
-        atomic_store(&block->orphan, true);
+    struct block *block = own_block(self);
+    if (block == NULL) {
+        abandon_elsewhere(self);
         return;
     }
+    unlink_guard(self, block);
     block_remove(block);
     PyObject *kind, *value, *trace;
     PyErr_Fetch(&kind, &value, &trace);
@@ -302,9 +412,7 @@ guard_dealloc(PyObject *object)
 {
     GuardObject *self = (GuardObject *)object;
     PyTypeObject *type = Py_TYPE(object);
-    if (waiting == self)
-        waiting = NULL;
-    if (self->block)
+    if (atomic_load(&self->owner))
         guard_abandon(self);
     Py_XDECREF(self->recipe);
     freefunc release = PyType_GetSlot(type, Py_tp_free);
@@ -319,7 +427,7 @@ guard_is_active(PyObject *object, void *unused)
 {
     (void)unused;
     GuardObject *self = (GuardObject *)object;
-    return PyBool_FromLong(self->block && is_ours(self->block));
+    return PyBool_FromLong(own_block(self) != NULL);
 }
 
 
@@ -373,10 +481,12 @@ exit_get(PyObject *self, PyObject *recipe, PyObject *type)
     if (recipe == NULL || recipe == Py_None)
         return Py_NewRef(self);
     struct module_state *state = PyType_GetModuleState(Py_TYPE(self));
-    GuardObject *guard = new_guard(state, recipe);
-    if (guard != NULL)
-        waiting = guard;        /* borrowed: its deallocator clears this */
-    return (PyObject *)guard;
+    PyObject *dict = PyThreadState_GetDict();
+    PyObject *guard = dict ? (PyObject *)new_guard(state, recipe)
+                           : PyErr_NoMemory();
+    if (guard && PyDict_SetItem(dict, state->waiting, guard) < 0)
+        Py_CLEAR(guard);
+    return guard;
 }
 
 
@@ -416,7 +526,8 @@ guard_add_types(PyObject *module, struct module_state *state)
     watch_forks();
     state->guard_type = PyType_FromModuleAndSpec(module, &guard_spec, NULL);
     state->exit_type = PyType_FromModuleAndSpec(module, &exit_spec, NULL);
-    if (!state->guard_type || !state->exit_type)
+    state->waiting = PyUnicode_InternFromString("nsutil._ns.waiting");
+    if (!state->guard_type || !state->exit_type || !state->waiting)
         return -1;
     return PyModule_AddObjectRef(module, "Guard", state->guard_type);
 }

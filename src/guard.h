@@ -9,7 +9,9 @@
 typedef struct {
     PyObject_HEAD
     PyObject *recipe;           /* the Block this guard belongs to */
-    struct block *block;        /* while inside; on the thread's stack */
+    struct block *block;        /* while inside; on the stack of its thread,
+                                   whom alone it may lead anywhere */
+    _Atomic uint64_t owner;     /* that thread and process; 0: not inside */
 #ifndef Py_LIMITED_API
     vectorcallfunc call;        /* leaves, without a tuple of arguments */
 #endif
@@ -22,6 +24,9 @@ PyObject *raise_from_python(const char *function, const char *format, ...);
 /* Leave the blocks of this thread whose guards died on another one.  0, or
  * -1 with RestoreError set. */
 int leave_orphans(void);
+
+/* Make the two each other's; the block is the calling thread's. */
+void guard_link(GuardObject *guard, struct block *block, bool keep);
 
 /* The guard for an entry of that recipe on this thread.  A new reference, or
  * NULL with an exception set; *is_new when nobody else keeps it. */

@@ -203,6 +203,8 @@ message_receive(PyObject *module, PyObject *args)
     if (!PyArg_ParseTuple(args, "i|iO:receive", &from.fd, &from.watch,
                           &timeout))
         return NULL;
+    if (from.fd < 0)            /* which poll() would wait for in vain */
+        return ns_oserror(EBADF, NULL);
     if (timeout != Py_None) {
         double seconds = PyFloat_AsDouble(timeout);
         if (seconds == -1.0 && PyErr_Occurred())

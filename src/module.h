@@ -13,6 +13,8 @@ struct module_state {
     PyObject *inside_type;      /* what `as` binds: nsutil._blocks.Inside, a
                                    subclass of it; NULL until first needed */
     PyObject *exit_type;        /* the descriptor behind Block.__exit__ */
+    PyObject *waiting;          /* a thread's guard for its next block: the
+                                   key in the dict of the thread's state */
 };
 
 /* One table per topic file, added to the module by _nsmodule.c. */
@@ -48,6 +50,11 @@ int ns_audit(const char *event, const char *format, ...);
 #else
 #define ns_audit PySys_Audit
 #endif
+
+/* Set an attribute to a value and return what it was, which no other thread
+ * gets as well: whoever gets a descriptor may close it.  NULL with an
+ * exception set. */
+PyObject *ns_swap(PyObject *object, PyObject *name, PyObject *value);
 
 /* The C int of a Python int, between low and high.  -1 with TypeError or
  * ValueError set (test PyErr_Occurred); "what" names the argument. */

@@ -95,6 +95,13 @@ thread_id(void)
 }
 
 
+bool
+thread_ended(pid_t thread)
+{
+    return sc(SYS_tgkill, getpid(), thread, 0, 0, 0, 0) == -ESRCH;
+}
+
+
 /* A pidfd of the calling thread for opening that many of its namespaces, or
  * -1 where the kernel has none (< 6.9) or it would not pay: it costs as much
  * as one walk through /proc and saves half of each. */

@@ -36,8 +36,9 @@ struct block {
     pid_t thread;               /* who may leave it ... */
     unsigned generation;        /* ... and in which process */
     atomic_bool orphan;         /* its guard died on another thread */
-    void *guard;                /* its Guard, NULL if that died elsewhere */
+    _Atomic(void *) guard;      /* its Guard, NULL if that died elsewhere */
     bool keeps_guard;           /* nobody else holds a reference to it */
+    const void *recipe;         /* whose block it is, to compare alone */
 };
 
 /* How often this process is a fork of the one that loaded us.  A pid can
@@ -50,6 +51,9 @@ bool newer_calls(void);
 
 /* The id of the calling thread. */
 pid_t thread_id(void);
+
+/* Whether a thread of this process is gone. */
+bool thread_ended(pid_t thread);
 
 /* How many threads this process has, as the kernel counts them. */
 int thread_count(void);

@@ -51,22 +51,33 @@ vector_argument(PlanObject *self, PyObject *items, long *value)
 }
 
 
-/* A list of ints as an array of uint32.  -1 with an exception set. */
+/* A tuple of ints as an array of uint32.  -1 with an exception set. */
 static int
-array_argument(PlanObject *self, PyObject *items, long *value)
+fill_array(PlanObject *self, PyObject *items, long *value)
 {
-    Py_ssize_t n = PyList_Size(items);
+    Py_ssize_t n = PyTuple_Size(items);
     uint32_t *array = plan_block(self, sizeof(uint32_t) * (size_t)(n + 1));
     if (array == NULL)
         return -1;
     for (Py_ssize_t i = 0; i < n; i++) {
-        unsigned long item = PyLong_AsUnsignedLong(PyList_GetItem(items, i));
+        unsigned long item = PyLong_AsUnsignedLong(PyTuple_GetItem(items, i));
         if (item == (unsigned long)-1 && PyErr_Occurred())
             return -1;
         array[i] = (uint32_t)item;
     }
     *value = (long)array;
     return 0;
+}
+
+
+/* A list of ints as the same, whatever other threads do with the list. */
+static int
+array_argument(PlanObject *self, PyObject *list, long *value)
+{
+    PyObject *items = PySequence_Tuple(list);
+    int result = items ? fill_array(self, items, value) : -1;
+    Py_XDECREF(items);
+    return result;
 }
 
 

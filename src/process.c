@@ -382,15 +382,15 @@ process_run(PyObject *module, PyObject *args)
 static int
 take_back(PyObject *child, const char *name)
 {
-    PyObject *value = PyObject_GetAttrString(child, name);
+    PyObject *key = PyUnicode_FromString(name), *none = PyLong_FromLong(-1);
+    PyObject *value = key && none ? ns_swap(child, key, none) : NULL;
     long fd = value ? PyLong_AsLong(value) : -1;
+    Py_XDECREF(key);
+    Py_XDECREF(none);
     Py_XDECREF(value);
-    if (fd < 0)
-        return PyErr_Occurred() ? -1 : 0;
-    if (give(child, name, -1) < 0)
-        return -1;
-    close((int)fd);
-    return 0;
+    if (fd >= 0)
+        close((int)fd);
+    return fd < 0 && PyErr_Occurred() ? -1 : 0;
 }
 
 

@@ -12,15 +12,22 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+/* Several threads may use it at once, also without a GIL.  Who waits or writes
+ * is a user, and so is the object until end(): the last one closes what the
+ * others may still be using. */
 typedef struct {
     PyObject_HEAD
-    pid_t pid;                  /* 0: not forked, or ended and reaped */
-    int pidfd;                  /* -1: none */
-    int end[CHANNELS];          /* this process's ends of the pipes */
+    atomic_bool forked;         /* it does so once */
+    atomic_int users;           /* 0: before the fork, or all is closed */
+    atomic_bool ended;          /* the object is no user any more */
+    _Atomic pid_t pid;          /* 0: not forked, or ended and reaped */
+    atomic_int pidfd;           /* -1: none */
+    atomic_int end[CHANNELS];   /* this process's ends of the pipes */
     unsigned generation;        /* the process that may wait for it */
     sigset_t mask;              /* to restore in the child */
 } ChildObject;
@@ -106,6 +113,40 @@ close_ends(int *end)
 }
 
 
+/* Close a descriptor of a Child, once. */
+static void
+shut(atomic_int *fd)
+{
+    int open = atomic_exchange(fd, -1);
+    if (open >= 0)
+        close(open);
+}
+
+
+/* Become a user; false where there is nothing to use. */
+static bool
+hold(ChildObject *self)
+{
+    int users = atomic_load(&self->users);
+    while (users > 0
+           && !atomic_compare_exchange_weak(&self->users, &users, users + 1))
+        ;
+    return users > 0;
+}
+
+
+/* Be a user no longer. */
+static void
+let_go(ChildObject *self)
+{
+    if (atomic_fetch_sub(&self->users, 1) != 1)
+        return;
+    shut(&self->pidfd);
+    for (int i = 0; i < CHANNELS; i++)
+        shut(&self->end[i]);
+}
+
+
 /* One pipe; the parent reads REPORT and STATUS and writes the others.  0, or
  * an errno. */
 static int
@@ -136,7 +177,8 @@ make_pipes(ChildObject *self, struct forked *work)
     for (int i = 0; i < CHANNELS && error == 0; i++)
         if (needed[i])
             error = make_pipe(self, work, i);
-    memcpy(work->parent_end, self->end, sizeof work->parent_end);
+    for (int i = 0; i < CHANNELS; i++)
+        work->parent_end[i] = self->end[i];
     return error;
 }
 
@@ -206,20 +248,37 @@ fork_noted(ChildObject *self, PyObject *serve, struct forked *work)
 /* End the child at once.  Where init runs it, init takes the whole tree along
  * and is the last to go. */
 static void
-kill_child(ChildObject *self)
+kill_child(ChildObject *self, pid_t pid)
 {
     enum { PATIENCE = 500 };
     struct pollfd entry = {self->pidfd, POLLIN, 0};
-    if (self->end[LIFE] >= 0 && self->pidfd >= 0) {
-        close(self->end[LIFE]);
-        self->end[LIFE] = -1;
+    if (self->end[LIFE] >= 0 && entry.fd >= 0) {
+        shut(&self->end[LIFE]);
         if (poll(&entry, 1, PATIENCE) > 0)
             return;
     }
-    if (self->pidfd >= 0)
-        syscall(SYS_pidfd_send_signal, self->pidfd, SIGKILL, NULL, 0);
+    if (entry.fd >= 0)
+        syscall(SYS_pidfd_send_signal, entry.fd, SIGKILL, NULL, 0);
     else
-        kill(self->pid, SIGKILL);
+        kill(pid, SIGKILL);
+}
+
+
+/* Kill and reap, where nobody did before. */
+static void
+reap_child(ChildObject *self)
+{
+    siginfo_t info;
+    pid_t pid = atomic_exchange(&self->pid, 0);
+    idtype_t by = self->pidfd >= 0 ? P_PIDFD : P_PID;
+    id_t id = (id_t)(self->pidfd >= 0 ? self->pidfd : pid);
+    if (pid <= 0)
+        return;
+    Py_BEGIN_ALLOW_THREADS
+    kill_child(self, pid);
+    while (waitid(by, id, &info, WEXITED) < 0 && errno == EINTR)
+        ;
+    Py_END_ALLOW_THREADS
 }
 
 
@@ -229,23 +288,14 @@ kill_child(ChildObject *self)
 static void
 end_child(ChildObject *self)
 {
-    siginfo_t info;
-    if (self->generation != fork_generation())
+    if (!hold(self))
         return;
-    if (self->pid > 0) {
-        idtype_t by = self->pidfd >= 0 ? P_PIDFD : P_PID;
-        id_t id = (id_t)(self->pidfd >= 0 ? self->pidfd : self->pid);
-        Py_BEGIN_ALLOW_THREADS
-        kill_child(self);
-        while (waitid(by, id, &info, WEXITED) < 0 && errno == EINTR)
-            ;
-        Py_END_ALLOW_THREADS
-        self->pid = 0;
+    if (self->generation == fork_generation()) {
+        reap_child(self);
+        if (!atomic_exchange(&self->ended, true))
+            let_go(self);
     }
-    if (self->pidfd >= 0)
-        close(self->pidfd);
-    self->pidfd = -1;
-    close_ends(self->end);
+    let_go(self);
 }
 
 
@@ -281,13 +331,13 @@ child_fork(PyObject *object, PyObject *args, PyObject *keywords)
     PyObject *serve, *module = PyType_GetModule(Py_TYPE(object));
     if (take_fork_arguments(module, args, keywords, &serve, &work) < 0)
         return NULL;
-    if (self->pid) {
-        PyErr_SetString(PyExc_RuntimeError, "this Child has forked before");
-        return NULL;
-    }
     if (fork_allowed(module, "call") < 0
         || ns_audit("nsutil.spawn", "(i)", work.clone_flags) < 0)
         return NULL;
+    if (atomic_exchange(&self->forked, true)) {
+        PyErr_SetString(PyExc_RuntimeError, "this Child has forked before");
+        return NULL;
+    }
     self->generation = fork_generation();
     int error = take_init(&work);
     if (error == 0)
@@ -301,6 +351,7 @@ child_fork(PyObject *object, PyObject *args, PyObject *keywords)
         close(work.program);
     if (work.caller_fd >= 0)
         close(work.caller_fd);
+    atomic_store(&self->users, 1);
     if (error) {
         end_child(self);
         return ns_oserror(error, NULL);
@@ -346,12 +397,17 @@ static PyObject *
 child_go(PyObject *object, PyObject *unused)
 {
     (void)unused;
+    ChildObject *self = (ChildObject *)object;
     ssize_t n;
+    if (!hold(self))
+        return ns_oserror(EBADF, NULL);
     do
-        n = write(((ChildObject *)object)->end[GO], "", 1);
+        n = write(self->end[GO], "", 1);
     while (n < 0 && errno == EINTR);
+    int error = errno;
+    let_go(self);
     if (n != 1)
-        return PyErr_SetFromErrno(PyExc_OSError);
+        return ns_oserror(error, NULL);
     Py_RETURN_NONE;
 }
 
@@ -369,6 +425,30 @@ child_end(PyObject *object, PyObject *unused)
 }
 
 
+/* Wait that many milliseconds for the end of a process; without a pidfd it has
+ * ended.  1, 0 when it still runs, or -1 with an exception set. */
+static int
+await_end(int pidfd, int timeout)
+{
+    int result = 1;
+    struct pollfd entry = {pidfd, POLLIN, 0};
+    while (pidfd >= 0) {
+        Py_BEGIN_ALLOW_THREADS
+        result = poll(&entry, 1, timeout);
+        Py_END_ALLOW_THREADS
+        if (result >= 0)
+            break;
+        if (errno != EINTR) {
+            PyErr_SetFromErrno(PyExc_OSError);
+            break;
+        }
+        if (PyErr_CheckSignals() < 0)
+            break;
+    }
+    return result;
+}
+
+
 PyDoc_STRVAR(wait_doc,
 "wait($self, timeout=-1, /)\n--\n\n"
 "The wait status of the child; None when it still runs after timeout\n"
@@ -378,25 +458,22 @@ static PyObject *
 child_wait(PyObject *object, PyObject *args)
 {
     ChildObject *self = (ChildObject *)object;
-    int timeout = -1, result;
+    int timeout = -1;
+    PyObject *status = NULL;
     if (!PyArg_ParseTuple(args, "|i:wait", &timeout))
         return NULL;
-    struct pollfd entry = {self->pidfd, POLLIN, 0};
-    while (self->pidfd >= 0) {
-        Py_BEGIN_ALLOW_THREADS
-        result = poll(&entry, 1, timeout);
-        Py_END_ALLOW_THREADS
-        if (result == 0)
-            Py_RETURN_NONE;
-        if (result > 0)
-            break;
-        if (errno != EINTR)
-            return PyErr_SetFromErrno(PyExc_OSError);
-        if (PyErr_CheckSignals() < 0)
-            return NULL;
+    if (!hold(self))
+        return PyLong_FromLong(STATUS_UNKNOWN);
+    int ended = await_end(self->pidfd, timeout);
+    if (ended > 0) {
+        self->pid = 0;
+        status = PyLong_FromLong(
+            collect_status(self->pidfd, self->end[STATUS]));
     }
-    self->pid = 0;
-    return PyLong_FromLong(collect_status(self->pidfd, self->end[STATUS]));
+    else if (ended == 0)
+        status = Py_NewRef(Py_None);
+    let_go(self);
+    return status;
 }
 
 

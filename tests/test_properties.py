@@ -317,6 +317,7 @@ ACTING += [
     "scan_details",
     "send",
     "release",
+    "swap",
 ]
 NOT_HERE = [
     "clone",

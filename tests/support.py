@@ -42,8 +42,8 @@ PACKAGE = Path(nsutil.__file__).parent.parent
 # make sanitize: the interpreter is slower, keeps what was freed, and has handlers of its own.
 SANITIZED = "san.so" in os.environ.get("LD_PRELOAD", "")
 
-# The ordinary user of the tests: no name, no sub-ids, no groups need exist for it.
-USER_ID = int(os.environ.get("NSUTIL_TEST_UID", "65534"))
+# The ordinary user of the tests: no name, no sub-ids, no groups need exist for it. Whoever is one already stays it.
+USER_ID = os.geteuid() or int(os.environ.get("NSUTIL_TEST_UID", "65534"))
 
 NS_ENTRIES = (
     "cgroup",

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
+import pytest
 import support
 
 PACKAGE = support.PACKAGE
@@ -188,10 +189,18 @@ def child_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
 
 
+def fork_on_terminal() -> tuple[int, int]:
+    """pty.fork(); a skip where this user may have no pseudo-terminal, as /dev/pts may be mounted."""
+    with support_warnings():
+        try:
+            return pty.fork()
+        except OSError as error:
+            pytest.skip(f"no pseudo-terminal: {error}")
+
+
 def terminal(*argv: str, env: dict[str, str] | None = None, timeout: float = 20) -> str:
     """What ``nsutil ARGV`` shows on a terminal of its own, line ends as in a file."""
-    with support_warnings():
-        pid, fd = pty.fork()
+    pid, fd = fork_on_terminal()
     if pid == 0:
         try:
             signal.alarm(0)
@@ -219,8 +228,7 @@ class Session:
     ) -> None:
         self.seen = ""
         self.deadline = time.monotonic() + timeout
-        with support_warnings():
-            self.pid, self.fd = pty.fork()
+        self.pid, self.fd = fork_on_terminal()
         if self.pid == 0:
             try:
                 self.resize(*size, fd=0)

@@ -109,8 +109,12 @@ def lsns() -> dict[int, dict[str, Any]]:
         done = subprocess.run(["lsns", "-J", "-l", "-o", columns], capture_output=True, text=True)
         if done.returncode == 0:
             break
-    text = done.stdout
-    return {row["ns"]: row for row in json.loads(text)["namespaces"]}
+    rows = {row["ns"]: row for row in json.loads(done.stdout)["namespaces"]}
+    for row in rows.values():
+        if (row["command"] or "").startswith("lsns -J"):  # itself the lowest that it may see, when pids began anew
+            for name in ("path", "pid", "ppid", "command"):
+                del row[name]
+    return rows
 
 
 def as_lsns(info: NamespaceInfo) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+from pathlib import Path
 
 import pytest
 from support import in_child, must, needs_root, no_leaks, private_mounts
@@ -58,6 +60,24 @@ def test_chosen_types() -> None:
     assert wrong.status == 1
     assert "'foo'" in wrong.err
     assert nsutil("demo", "--color=pink").status == 1
+
+
+@needs_root
+def test_a_mount_whose_name_is_no_text(tmp_path: Path) -> None:
+    def body() -> tuple[int, str]:
+        private_mounts()
+        target = os.fsencode(tmp_path) + b"/\xff"
+        os.mkdir(target)
+        with open("/proc/self/mountinfo", "rb") as file:
+            before = len(file.readlines())
+        subprocess.run([b"mount", b"-t", b"tmpfs", b"none", target], check=True)
+        done = nsutil("demo", "mnt")
+        return done.status, f"{before} {done.out}{done.err}"
+
+    status, text = in_child(body)
+    assert status == 0, text
+    before = int(text.split()[0])
+    assert re.search(rf"mounts +{before + 1} +{before + 2}\n", text), text
 
 
 @needs_root

@@ -103,7 +103,7 @@ def temporary_files() -> Rows:
 
 
 def _mounts() -> int:
-    with open("/proc/thread-self/mountinfo") as file:
+    with open("/proc/thread-self/mountinfo", "rb") as file:
         return len(file.readlines())
 
 
@@ -131,7 +131,7 @@ def _capabilities() -> int:
 
 def control_groups() -> Rows:
     """The path of our control group, of the first hierarchy where that is not the root."""
-    with open("/proc/self/cgroup") as file:
+    with open("/proc/self/cgroup", errors="backslashreplace") as file:
         paths = [line.rstrip("\n").split(":", 2)[2] for line in file]
     longest = max(paths, key=len, default="/")
     return {"cgroup": longest if len(longest) <= WIDTH else "..." + longest[3 - WIDTH :]}

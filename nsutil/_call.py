@@ -91,9 +91,9 @@ def become_child(elsewhere: bool) -> None:
     """Take leave of what belongs to the parent: its event loop, its wake-up descriptor, its files."""
     signal.set_wakeup_fd(-1)
     if elsewhere:
-        from ._preload import keep_to_known_sources
+        from ._preload import read_sources_as_text
 
-        keep_to_known_sources()
+        read_sources_as_text()
     if "asyncio" in sys.modules:
         sys.modules["asyncio"]._set_running_loop(None)
 

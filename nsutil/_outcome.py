@@ -9,6 +9,8 @@ from __future__ import annotations
 import pickle
 import traceback
 
+from ._preload import add_sources, without_sources
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -64,7 +66,7 @@ def pack_error(error: BaseException) -> bytes:
     """The bytes of an exception for restore()."""
     # The first frame is this module's or its caller's, and of no use to the reader.
     tb = error.__traceback__.tb_next if error.__traceback__ else None
-    text = "".join(traceback.format_exception(type(error), error, tb))
+    text = without_sources(lambda: "".join(traceback.format_exception(type(error), error, tb)))
     chained = error.__cause__ or error.__context__
     return pickle.dumps((_pickled(error), _pickled(chained), _name(type(error)), _text(error), text), 5)
 
@@ -82,8 +84,6 @@ def restored_error(data: bytes) -> BaseException:
     error = _unpickled(pickled)
     if error is None:
         error = RemoteError(f"{type_name}: {message}" if message else type_name, type_name)
-    from ._preload import add_sources
-
     error.__cause__ = RemoteTraceback(add_sources(text))
     # Not shown, since the text has it, but there for who looks.
     error.__context__ = _unpickled(chained)

@@ -7,10 +7,16 @@ run as a part of this process.
 
 from __future__ import annotations
 
+import os
+import stat
+
 from ._types import MNT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     from ._recipe import Namespace
 
 # All that the modules of this package import anywhere (a test compares), but for concurrent.futures.process, which
@@ -28,6 +34,8 @@ _OWN = (
 ).split()
 
 
+# Of one source file, in bytes.
+_MOST_SOURCE = 1 << 22
 # A frame of a traceback, of a group too, that no line of source follows.
 _FRAME = r'^(([ |]*  )File "(.+)", line ([0-9]+), in .*)$(?!\n\2  )'
 
@@ -61,27 +69,58 @@ def _load_what_errors_need() -> None:
         traceback.format_exception(error)
 
 
-def keep_to_known_sources(done: list[bool] = []) -> None:  # noqa: B006
-    """In a child inside: tracebacks show no line of a file that was not read outside.
+class _Sources:
+    """Answers linecache in a child inside: source files are taken for UTF-8, whatever coding they name.
 
-    Of a file inside the text is somebody else's, and may name a codec that
-    would be loaded, and run, from there.  See add_sources().
+    Of a file inside the text is somebody else's, and could name a codec that
+    would be loaded, and run, from there.  Only what was read outside is in
+    linecache's own cache.
     """
-    if done:
-        return
+
+    def __init__(self) -> None:
+        self.shown = True
+        self._read: dict[str, list[str]] = {}
+
+    def lines(self, filename: str, module_globals: dict[str, Any] | None = None) -> list[str]:
+        if not self.shown:
+            return []
+        if filename not in self._read:
+            try:
+                self._read[filename] = _text_of(filename).splitlines(keepends=True)
+            except (OSError, ValueError):
+                return []
+        return self._read[filename]
+
+    def keep(self, filename: str | None = None) -> None:
+        """What was read outside stays, whatever the file inside looks like."""
+
+
+_sources = _Sources()
+
+
+def read_sources_as_text() -> None:
+    """In a child inside, for the rest of its life."""
     import linecache
 
-    linecache.updatecache = _nothing_new
-    linecache.checkcache = _nothing_dropped
-    done.append(True)
+    linecache.updatecache = _sources.lines
+    linecache.checkcache = _sources.keep
 
 
-def _nothing_new(*_: object, **__: object) -> list[str]:
-    return []
+def without_sources(show: Callable[[], str]) -> str:
+    """What show() returns, which in a child inside has no line of a file in there; see add_sources()."""
+    _sources.shown = False
+    try:
+        return show()
+    finally:
+        _sources.shown = True
 
 
-def _nothing_dropped(*_: object, **__: object) -> None:
-    pass
+def _text_of(filename: str) -> str:
+    """Of a regular file; that of anything else is empty, and opening it does not wait."""
+    with open(os.open(filename, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return ""
+        return file.read(_MOST_SOURCE).decode("utf-8", "replace")
 
 
 def add_sources(text: str) -> str:

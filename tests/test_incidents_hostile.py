@@ -6,6 +6,8 @@ import ast
 import contextlib
 import encodings
 import errno
+import inspect
+import linecache
 import os
 import signal
 import subprocess
@@ -21,7 +23,7 @@ from support import in_child, must, needs_root
 from test_incidents_attacks import SECRET_SIZE, _stalk, secret
 
 import nsutil
-from nsutil import IPC, MNT, NET, PID, TIME, USER, UTS, IdMap, Namespace, NSType, enter, named
+from nsutil import IPC, MNT, NET, PID, TIME, USER, UTS, IdMap, Namespace, NSType, Tmpfs, enter, named
 from nsutil import _preload as preload_module
 
 RANGE = [IdMap(0, 100000, 1000)]
@@ -111,6 +113,24 @@ def test_d02_a_traceback_runs_no_code_of_the_inside(tmp_path: Path, way: str) ->
                 pool.submit(_fail).result()
     # The line that is shown was read outside.
     assert 'raise ValueError("on purpose")' in str(info.value.__cause__)
+
+
+@needs_root
+@pytest.mark.incident("D2")
+def test_d02_source_files_are_text_inside(tmp_path: Path) -> None:
+    """Whoever asks for source lines, as pytest and inspect do, gets those inside, and no codec of there."""
+    source = tmp_path / "source.py"
+    source.write_bytes(b"# coding: hostile\nx = '\xff'\n" + "y = 'ü'\n".encode())
+    os.mkfifo(tmp_path / "fifo.py")
+    box = Namespace(MNT, mounts=[Tmpfs("/mnt")])
+
+    def look(path: Path) -> list[str]:
+        return linecache.getlines(str(path))
+
+    assert box.call(look, source) == ["# coding: hostile\n", "x = '\ufffd'\n", "y = 'ü'\n"]
+    assert box.call(look, tmp_path / "fifo.py") == []
+    assert box.call(look, tmp_path) == []
+    assert box.call(lambda: inspect.getsource(_fail)).endswith('raise ValueError("on purpose")\n')
 
 
 @needs_root

@@ -111,6 +111,22 @@ def test_every_outcome_is_reported_as_usual(run):
 
 
 @needs_root
+def test_source_lines_are_shown_where_something_is_mounted(run):
+    result = run("""
+    from nsutil import Tmpfs
+
+    def helper(x):
+        assert x == 5
+
+    @pytest.mark.namespace("mnt", mounts=[Tmpfs("/mnt")])
+    def test_lines():
+        helper(4)
+    """)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([">*helper(4)", ">*assert x == 5"])
+
+
+@needs_root
 def test_a_child_that_dies_is_a_failure_with_its_signal(run):
     result = run("""
     import signal

@@ -52,6 +52,8 @@ def pytest_configure(config: pytest.Config) -> None:
     use_default_signals()
     if config.option.older_kernel and not hasattr(config, "workerinput"):  # workers inherit the filter
         older_kernel.install(older_kernel.chosen(config.option.older_kernel))
+    if config.option.timeout is None:
+        config.option.timeout = float(config.getini("timeout")) * support.SLOWER
     if config.option.basetemp is None:
         config.option.basetemp = tempfile.mkdtemp(prefix=BASE)
         config.add_cleanup(lambda: shutil.rmtree(config.option.basetemp, ignore_errors=True))

@@ -19,6 +19,7 @@ import signal
 import struct
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 import traceback
@@ -40,7 +41,8 @@ SRC = ROOT / "src"
 PACKAGE = Path(nsutil.__file__).parent.parent
 
 # make sanitize: the interpreter is slower, keeps what was freed, and has handlers of its own.
-SANITIZED = "san.so" in os.environ.get("LD_PRELOAD", "")
+SANITIZED = "san.so" in os.environ.get("LD_PRELOAD", "") or "-fsanitize" in str(sysconfig.get_config_var("CFLAGS"))
+SLOWER = 5 if SANITIZED else 1
 
 # The ordinary user of the tests: no name, no sub-ids, no groups need exist for it. Whoever is one already stays it.
 USER_ID = os.geteuid() or int(os.environ.get("NSUTIL_TEST_UID", "65534"))
@@ -158,7 +160,7 @@ def in_child(func: Callable[..., T], *args: Any, timeout: float = 30.0, **kwargs
     if pid == 0:
         _child_main(writer, func, args, kwargs)
     os.close(writer)
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + timeout * SLOWER
     try:
         data = _read_message(reader, deadline)
     finally:

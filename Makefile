@@ -128,7 +128,7 @@ runtimes = $(foreach kind,$(subst $(comma), ,$(SANITIZE)),$$(gcc -print-file-nam
 sanitize: $(VENV)/.built $(VENV)/.test ## The tests under ASan and UBSan (SANITIZE=thread: under TSan)
 	NSUTIL_SANITIZE=$(SANITIZE) $(call build_apart,sanitize)
 	rm -rf $(REPORTS) && mkdir -m 1777 $(REPORTS)
-	@export LD_PRELOAD="$(runtimes)" PYTHONPATH=$(CURDIR)/build/sanitize/lib \
+	@export LD_PRELOAD="$(runtimes)" PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/sanitize/lib \
 	    ASAN_OPTIONS=detect_leaks=0:handle_segv=0:log_path=$(REPORTS)/address \
 	    UBSAN_OPTIONS=print_stacktrace=1:log_path=$(REPORTS)/undefined \
 	    TSAN_OPTIONS=suppressions=$(CURDIR)/tests/tsan.supp:die_after_fork=0:log_path=$(REPORTS)/thread; \

@@ -81,7 +81,7 @@ class _Sources:
         self.shown = True
         self._read: dict[str, list[str]] = {}
 
-    def lines(self, filename: str, module_globals: dict[str, Any] | None = None) -> list[str]:
+    def lines(self, filename: str, module_globals: dict[str, Any] | None = None) -> list[str]:  # noqa: ARG002
         if not self.shown:
             return []
         if filename not in self._read:

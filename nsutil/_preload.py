@@ -49,13 +49,16 @@ def preload(done: list[bool] = []) -> None:  # noqa: B006 - that is its memory
     """Load every module that nsutil may need inside.  Those who import more there say so themselves."""
     if done:
         return
+    from functools import partial
     from importlib import import_module
 
-    for name in _OTHERS:
-        import_module(name)
-    for name in _OWN:
-        import_module(f"{__package__}.{name}")
-    _load_what_errors_need()
+    names = *_OTHERS, *(f"{__package__}.{name}" for name in _OWN)
+    loads: list[Callable[[], object]] = [partial(import_module, name) for name in names]
+    for load in (*loads, _load_what_errors_need):
+        try:
+            load()
+        except ImportError:  # who has become another user may not be able to read it any more
+            pass
     done.append(True)
 
 
@@ -64,7 +67,7 @@ def _load_what_errors_need() -> None:
     import traceback
 
     try:
-        raise OSError("\N{CJK UNIFIED IDEOGRAPH-540D}")
+        raise OSError("\u540d")
     except OSError as error:
         traceback.format_exception(error)
 

@@ -217,6 +217,26 @@ sys.exit(f"failed: {{failed}}" if failed else 0)
     assert not marker.exists()
 
 
+@needs_root
+@pytest.mark.incident("D3")
+def test_d03_a_module_that_cannot_be_read_outside_stops_nobody() -> None:
+    """As in a process that has become another user, whose home directory its Python does not lie in."""
+    code = """
+import importlib, sys, nsutil
+from nsutil import MNT, Namespace, Tmpfs
+class Unreadable:
+    def find_spec(name, path=None, target=None):
+        if name in ("grp", "unicodedata", "html", "nsutil._netnsid"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Unreadable)
+for name in ("grp", "unicodedata", "html"):
+    sys.modules.pop(name, None)
+print(Namespace(MNT, mounts=[Tmpfs("/mnt")]).call(int))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
+
+
 @pytest.mark.incident("D3")
 def test_d03_what_is_loaded_late_is_on_the_list() -> None:
     package = Path(nsutil.__file__).parent

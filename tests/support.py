@@ -133,6 +133,14 @@ def needs_kernel(*names: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(bool(missing), reason=f"this kernel has no {', '.join(missing)}")
 
 
+def openpty() -> tuple[int, int]:
+    """os.openpty(); a skip where this user may have no pseudo-terminal, as /dev/pts may be mounted."""
+    try:
+        return os.openpty()
+    except OSError as error:
+        pytest.skip(f"no pseudo-terminal: {error}")
+
+
 # Children
 
 

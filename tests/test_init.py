@@ -219,7 +219,7 @@ def test_terminal_signals_come_once() -> None:
     script += "def count(*a):\n global n; n += 1; os.write(1, b'!')\n"
     script += "signal.signal(signal.SIGINT, count); os.write(1, b'#')\n"
     script += "import time\nfor i in range(40): time.sleep(0.01)\n"
-    leader, follower = os.openpty()
+    leader, follower = support.openpty()
 
     def session() -> int:
         os.setsid()

@@ -29,6 +29,13 @@ NSFS = [
 ]
 PIDS = ["get_pid_from_pidns", "get_tgid_from_pidns", "get_pid_in_pidns", "get_tgid_in_pidns"]
 
+# What older kernels lack, by the names of older_kernel.FEATURES.
+NEWER = dict.fromkeys(PIDS, "pid-translation") | dict.fromkeys(NSFS[-3:], "mnt-next")
+NEWER |= {"get_mntns_id": "mnt-id", "get_id": "ns-id"}
+ALL_NAMES = [
+    pytest.param(name, marks=support.needs_kernel(NEWER[name])) if name in NEWER else name for name in NSFS + PIDS
+]
+
 
 @pytest.fixture
 def fds(leak_check: None) -> Iterator[dict[str, int]]:
@@ -58,7 +65,7 @@ def test_every_function_is_there() -> None:
     assert set(NSFS + PIDS) | {"pidfd_get_namespace", "MountNamespaceInfo"} == set(ioctl.__all__)
 
 
-@pytest.mark.parametrize("name", NSFS + PIDS)
+@pytest.mark.parametrize("name", ALL_NAMES)
 def test_bad_descriptors(name: str, leak_check: None) -> None:
     assert errno_of(call, name, -1) == errno.EBADF
     assert errno_of(call, name, 1000) == errno.EBADF
@@ -141,6 +148,7 @@ def test_get_parent_of_pid() -> None:
     assert support.in_child(child) == (True, True)
 
 
+@support.needs_kernel("mnt-id", "mnt-next", "pid-translation")
 def test_other_types_are_refused(fds: dict[str, int]) -> None:
     for name, fd in fds.items():
         if name not in ("pid", "user"):
@@ -167,6 +175,7 @@ def test_get_owner_uid_may_be_large() -> None:
     assert support.as_user(child, uid=3_000_000_000) == 65534
 
 
+@support.needs_kernel("ns-id", "mnt-id", "mnt-next")
 def test_ids(fds: dict[str, int]) -> None:
     ids = {name: ioctl.get_id(fd) for name, fd in fds.items()}
     assert len(set(ids.values())) == len(NAMES)
@@ -175,6 +184,7 @@ def test_ids(fds: dict[str, int]) -> None:
 
 
 @support.needs_root
+@support.needs_kernel("ns-id")
 def test_ids_are_not_used_again() -> None:
     def child() -> int:
         seen = set()
@@ -187,6 +197,7 @@ def test_ids_are_not_used_again() -> None:
     assert support.in_child(child) == 20
 
 
+@support.needs_kernel("mnt-next")
 def test_mnt_get_info_counts(fds: dict[str, int]) -> None:
     info = ioctl.mnt_get_info(fds["mnt"])
     assert info == (info.nr_mounts, info.id)
@@ -196,6 +207,7 @@ def test_mnt_get_info_counts(fds: dict[str, int]) -> None:
 
 
 @support.needs_root
+@support.needs_kernel("ns-id", "mnt-next")
 def test_mnt_get_next_and_prev_walk_all(leak_check: None) -> None:
     with support.paused(MNT) as pid, open(f"/proc/{pid}/ns/mnt") as inner:
         first = walk(os.dup(inner.fileno()), ioctl.mnt_get_prev)
@@ -222,6 +234,7 @@ def walk(fd: int, step: Callable[[int], tuple[int, ioctl.MountNamespaceInfo]]) -
         seen.append(info.id)
 
 
+@support.needs_kernel("mnt-next")
 def test_mnt_get_next_needs_privilege() -> None:
     def child() -> list[int | None]:
         with open("/proc/self/ns/mnt") as file:
@@ -231,6 +244,7 @@ def test_mnt_get_next_needs_privilege() -> None:
 
 
 @support.needs_root
+@support.needs_kernel("pid-translation")
 def test_pid_translation() -> None:
     def child() -> tuple[list[int], list[bool], list[int | None], int | None]:
         with support.paused(PID) as pid, open(f"/proc/{pid}/ns/pid") as inner:
@@ -246,6 +260,7 @@ def test_pid_translation() -> None:
     assert set(refused) == {errno.ESRCH}
 
 
+@support.needs_kernel("pid-translation")
 def test_pid_translation_takes_ints(fds: dict[str, int]) -> None:
     for name in PIDS:
         function = getattr(ioctl, name)
@@ -268,6 +283,7 @@ def pidfd(leak_check: None) -> Iterator[int]:
     os.close(fd)
 
 
+@support.needs_kernel("pidfd-namespaces")
 @pytest.mark.parametrize("name", support.NS_ENTRIES)
 def test_pidfd_get_namespace(name: str, pidfd: int) -> None:
     fd = ioctl.pidfd_get_namespace(pidfd, name)
@@ -276,6 +292,7 @@ def test_pidfd_get_namespace(name: str, pidfd: int) -> None:
     os.close(fd)
 
 
+@support.needs_kernel("pidfd-namespaces")
 def test_pidfd_get_namespace_bad_input(pidfd: int) -> None:
     for name in ("", "mount", "NET", "net\0", "user_for_children"):
         with pytest.raises(ValueError, match="one of cgroup, ipc, mnt, net, pid"):
@@ -291,6 +308,7 @@ def test_pidfd_get_namespace_bad_input(pidfd: int) -> None:
         ioctl.pidfd_get_namespace(pidfd)  # type: ignore[call-arg]
 
 
+@support.needs_kernel("pidfd-namespaces")
 def test_pidfd_get_namespace_of_the_dead() -> None:
     with support.paused(0) as pid:
         pidfd = os.pidfd_open(pid)
@@ -299,6 +317,7 @@ def test_pidfd_get_namespace_of_the_dead() -> None:
 
 
 @support.needs_root
+@support.needs_kernel("pidfd-namespaces")
 def test_pidfd_get_namespace_of_strangers() -> None:
     pidfd = os.pidfd_open(os.getpid())
     try:
@@ -312,7 +331,7 @@ def test_audit_events() -> None:
         seen: list[tuple[object, ...]] = []
         sys.addaudithook(lambda event, args: seen.append(args) if event == "nsutil.ioctl" else None)
         with open("/proc/self/ns/net") as file:
-            ioctl.get_id(file)
+            ioctl.get_nstype(file)
             fd = file.fileno()
         errno_of(ioctl.get_pid_in_pidns, 1000, 1)
         errno_of(ioctl.mnt_get_info, 1000)
@@ -320,7 +339,7 @@ def test_audit_events() -> None:
         return [(args[0], args[1] == fd or args[1], *args[2:]) for args in seen]
 
     assert support.in_child(child) == [
-        ("get_id", True),
+        ("get_nstype", True),
         ("get_pid_in_pidns", 1000),
         ("mnt_get_info", 1000),
         ("pidfd_get_namespace", 1000, "net"),

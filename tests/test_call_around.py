@@ -6,6 +6,7 @@ import importlib
 import io
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -44,8 +45,10 @@ def write(path: Path, text: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", ["", "new='user uts'.split()", "new='user pid'.split()"])
-def test_coverage_of_the_function_is_counted(tmp_path: Path, options: str) -> None:
+def test_coverage_of_the_function_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: str) -> None:
     pytest.importorskip("coverage", reason="coverage is not installed")
+    for name in filter(re.compile("COVERAGE").match, os.environ):  # whoever counts these tests has data of his own
+        monkeypatch.delitem(ENVIRONMENT, name)
     script = write(
         tmp_path / "script.py",
         f"""

@@ -149,6 +149,8 @@ def test_look_ups_of_what_is_not_there(leak_check: None) -> None:
             _ns.nsfs_handle(reader)
     finally:
         os.close(reader)
+    with open("/etc/passwd") as file, pytest.raises(OSError, match="Operation not supported"):
+        _ns.nsfs_handle(file)
 
 
 def test_child_that_was_not_forked(leak_check: None) -> None:
@@ -205,12 +207,17 @@ def test_recipe_that_prepares_nonsense_is_not_entered(leak_check: None) -> None:
 # Out of memory: each allocation of each entry point fails once.
 
 
-def each_allocation_fails(operation: Callable[[], object], undo: Callable[[Any], object]) -> tuple[int, int]:
+def each_allocation_fails(
+    operation: Callable[[], object], undo: Callable[[Any], object], most: int = 300
+) -> tuple[int, int]:
     """How often the operation had no memory, and how often it did its work though an allocation failed."""
     import _testcapi
 
+    result = operation()
+    kind = type(result)
+    undo(result)
     refused = done = 0
-    while refused + done < 300:
+    while refused + done < most:
         _testcapi.set_nomemory(refused + done, refused + done + 1)
         try:
             result = operation()
@@ -222,6 +229,7 @@ def each_allocation_fails(operation: Callable[[], object], undo: Callable[[Any],
             _testcapi.remove_mem_hooks()
             raise
         _testcapi.remove_mem_hooks()
+        assert type(result) is kind
         undo(result)
         done += 1
         if done > 20:
@@ -260,7 +268,6 @@ def test_no_memory_is_an_error_and_nothing_is_left(name: str) -> None:
     operation, undo = OPERATIONS[name]
 
     def body() -> tuple[int, int]:
-        undo(operation())
         with support.no_leaks():
             return each_allocation_fails(operation, undo)
 
@@ -269,23 +276,29 @@ def test_no_memory_is_an_error_and_nothing_is_left(name: str) -> None:
     assert done > 0
 
 
-def test_no_memory_for_a_block_leaves_the_thread_where_it_was() -> None:
+@pytest.mark.parametrize("way", ["with", "by name", "first time"])
+def test_no_memory_for_a_block_leaves_the_thread_where_it_was(way: str) -> None:
     pytest.importorskip("_testcapi", reason="needs the interpreter's own test module")
 
     def body() -> tuple[int, int]:
-        box, before = Namespace(UTS | IPC), support.ns_inodes()
+        before = support.ns_inodes()
+        recipes = [Namespace(UTS | IPC, hostname=str(n)) for n in range(2000 if way == "first time" else 1)]
 
-        def enter() -> object:
-            leave = box.__exit__
+        def enter() -> tuple[Namespace, object]:
+            box = recipes.pop() if way == "first time" else recipes[0]
+            leave = None if way == "by name" else box.__exit__
             box.__enter__()
-            return leave
+            return box, leave
 
-        def leave(leave: Callable[..., object]) -> None:
-            leave(None, None, None)
+        def leave(entered: tuple[Namespace, Any]) -> None:
+            box, leave = entered
+            if leave:
+                leave(None, None, None)
+            else:
+                Namespace.__exit__(box, None, None, None)
             assert support.ns_inodes() == before
 
-        leave(enter())
-        result = each_allocation_fails(enter, leave)
+        result = each_allocation_fails(enter, leave, 1900)
         assert support.ns_inodes() == before
         return result
 
@@ -296,11 +309,15 @@ def test_no_memory_for_a_block_leaves_the_thread_where_it_was() -> None:
 
 def test_signals_while_a_program_is_awaited_do_not_end_the_wait(leak_check: None) -> None:
     seen: list[int] = []
+    box = Namespace(UTS)
     old = signal.signal(signal.SIGALRM, lambda number, _frame: seen.append(number))
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
-        assert Namespace(UTS).run(["sleep", "0.3"]).returncode == 0
+        for _ in range(3):  # the first time in another way than from then on
+            seen.clear()
+            assert box.run(["sleep", "0.2"]).returncode == 0
+            assert seen
+        assert box.popen(["sleep", "0.2"]).wait() == 0
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old)
-    assert seen

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,14 +96,16 @@ def test_dropped_block_that_cannot_be_left_is_shown_and_marks_the_thread() -> No
         for name in os.listdir("/proc/self/fd"):
             if "uts:[" in _target(name):
                 os.close(int(name))
-        try:
-            raise KeyError("on the way when it is dropped")
-        except KeyError as error:
-            held.clear()
-            kept = repr(error)
+        with pytest.raises(KeyError) as kept:
+            list(one_and_an_error(held))
         with pytest.raises(RestoreError) as info, Namespace(IPC):
             pass
-        return type(shown[0].exc_value).__name__, str(info.value), kept
+        return type(shown[0].exc_value).__name__, str(info.value), str(kept.value)
+
+    def one_and_an_error(held: list[Any]) -> Iterator[Any]:
+        """list() drops what it has with the exception on its way."""
+        yield held.pop()
+        raise KeyError("on the way when it is dropped")
 
     kind, text, kept = in_child(body)
     assert kind == "RestoreError"
@@ -166,11 +168,13 @@ def test_what_setns_without_a_type_moves_is_restored() -> None:
 # Programs
 
 
-def test_descriptors_are_closed_without_close_range_and_without_proc() -> None:
+@pytest.mark.parametrize("proc", ["", "/proc/thread-self/fd"], ids=["no /proc", "another /proc"])
+def test_descriptors_are_closed_without_close_range_and_without_proc(proc: str) -> None:
     def body() -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
         private_mounts()
         must("mount", b"none", b"/proc", b"tmpfs", 0, None)
+        os.makedirs(proc or "/proc", exist_ok=True)
         refuse_calls("close_range", error=errno.ENOSYS)
         reader, writer = os.pipe()
         os.dup2(writer, 50)
@@ -184,12 +188,19 @@ def test_descriptors_are_closed_without_close_range_and_without_proc() -> None:
 
 
 def test_program_starts_in_a_directory_with_an_endless_name(tmp_path: Path) -> None:
+    """Where it would have to be checked that it is below the root, it is refused."""
+
     def body() -> list[int]:
         os.chdir(tmp_path)
         for _ in range(20):
             os.mkdir("d" * 250)
             os.chdir("d" * 250)
         Path("here").touch()
+        with pytest.raises(OSError, match="below the root") as info:
+            Namespace(UTS, cwd=".").run(["true"])
+        assert info.value.errno == errno.ENAMETOOLONG
+        with paused(MNT) as pid:
+            assert nsutil.enter(pid, MNT).run(["pwd"], capture_output=True).stdout == b"/\n"
         recipes = Namespace(UTS), Namespace(UTS | MNT), Namespace(PID | MNT)
         return [recipe.run(["sh", "-c", "test -e here"]).returncode for recipe in recipes]
 
@@ -250,8 +261,15 @@ def test_waiter_of_a_clone_that_crashed_ends_by_the_same_signal() -> None:
 # Snapshots
 
 
+# A hundred processes that only are there, until their group is killed.
+IDLE = "for i in {1..100}; do { kill -STOP $BASHPID; } & done; echo; wait"
+
+
 def test_snapshot_tells_a_namespace_from_the_next_one_with_its_inode() -> None:
-    """A number is used again at once, often for another type, while the pass goes on."""
+    """A number is used again at once, often for another type, while the pass goes on.
+
+    It looks at many idle processes between those that change: time for a number to come to another of them.
+    """
 
     def churn() -> None:
         while True:
@@ -259,14 +277,16 @@ def test_snapshot_tells_a_namespace_from_the_next_one_with_its_inode() -> None:
                 nsutil.unshare(types)
 
     def body() -> list[list[str]]:
-        pids = []
-        for _ in range(3):
-            pids.append(os.fork())
-            if pids[-1] == 0:
-                churn()
+        pids, groups = [], []
         try:
+            for _ in range(3):
+                pids.append(os.fork())
+                if pids[-1] == 0:
+                    churn()
+                groups.append(subprocess.Popen(["bash", "-c", IDLE], stdout=-1, start_new_session=True))
+                groups[-1].stdout.readline()
             twice = []
-            for _ in range(40):
+            for _ in range(25):
                 found = nsutil.snapshot(UTS | CGROUP, tasks=False, fds=False, sockets=False, mounts=False).namespaces
                 counts = Counter(each.inode for each in found)
                 twice += [
@@ -274,8 +294,11 @@ def test_snapshot_tells_a_namespace_from_the_next_one_with_its_inode() -> None:
                 ]
             return twice
         finally:
+            for group in groups:
+                os.killpg(group.pid, signal.SIGKILL)
+                group.communicate()
             for pid in pids:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
 
-    assert in_child(body) == []
+    assert in_child(body, timeout=90) == []

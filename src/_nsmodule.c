@@ -103,22 +103,6 @@ static PyMethodDef shared_methods[] = {
 
 
 int
-ns_as_int(PyObject *object, const char *what, int low, int high)
-{
-    int overflow;
-    long value = PyLong_AsLongAndOverflow(object, &overflow);
-    if (value == -1 && !overflow && PyErr_Occurred())
-        return -1;
-    if (overflow || value < low || value > high) {
-        PyErr_Format(PyExc_ValueError, "%s must be between %d and %d, not %R",
-                     what, low, high, object);
-        return -1;
-    }
-    return (int)value;
-}
-
-
-int
 ns_as_c_int(PyObject *object, int *value)
 {
     long wide = PyLong_AsLong(object);

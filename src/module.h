@@ -56,10 +56,6 @@ int ns_audit(const char *event, const char *format, ...);
  * exception set. */
 PyObject *ns_swap(PyObject *object, PyObject *name, PyObject *value);
 
-/* The C int of a Python int, between low and high.  -1 with TypeError or
- * ValueError set (test PyErr_Occurred); "what" names the argument. */
-int ns_as_int(PyObject *object, const char *what, int low, int high);
-
 /* A C int of any value, with the errors of the os module: TypeError, or
  * OverflowError for what does not fit.  0, or -1 with one of them set. */
 int ns_as_c_int(PyObject *object, int *value);

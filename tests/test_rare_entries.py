@@ -97,6 +97,8 @@ def test_spawn_itself(leak_check: None) -> None:
         (("umask", ((_ns.RUN_SLOTS,),), -1, 0), ValueError, "slot must be between"),
         (("umask", ((-1,),), -1, 0), ValueError, "slot must be between"),
         (("umask", ((1 << 80,),), -1, 0), OverflowError, "int"),
+        (("umask", (1 << 64,), -1, 0), OverflowError, "int"),
+        (("umask", ((-1 << 63) - 1,), -1, 0), OverflowError, "below 64 bits"),
         (("umask", ("text",), -1, 0), TypeError, "int"),
         (("umask", ((b"a", 1),), -1, 0), TypeError, "bytes"),
         (("umask", ([1, "2"],), -1, 0), TypeError, "int"),

@@ -13,17 +13,19 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import older_kernel
 import pytest
 import support
 from support import as_user, in_child, must, needs_root, ns_inodes, paused, prctl, private_mounts, refuse_calls
 
 import nsutil
-from nsutil import CGROUP, IPC, MNT, NET, PID, USER, UTS, Namespace, RestoreError, _ns
+from nsutil import CGROUP, IPC, MNT, NET, PID, TIME, USER, UTS, Namespace, RestoreError, _ns
 
 pytestmark = needs_root
 
@@ -68,6 +70,46 @@ def test_block_dropped_on_another_thread_is_left_by_its_owners_next() -> None:
     assert moved(before) == set()
 
 
+def test_block_left_by_hand_on_another_thread_stays_entered() -> None:
+    before, said = ns_inodes(), []
+
+    def leave() -> None:
+        try:
+            held[0](None, None, None)
+        except RuntimeError as error:
+            said.append(str(error))
+
+    held = enter_by_hand()
+    on_thread(leave)
+    assert moved(before) == {"uts"}
+    assert re.search(r"entered on thread \d+ and left on thread \d+", said[0])
+    held[0](None, None, None)
+    assert moved(before) == set()
+
+
+def close_saved() -> None:
+    """The way back of the UTS namespace, as a program that closes what it does not know would."""
+    for name in os.listdir("/proc/self/fd"):
+        if "uts:[" in _target(name):
+            os.close(int(name))
+
+
+def test_block_dropped_on_another_thread_that_cannot_be_left_is_an_error_of_its_owners_next() -> None:
+    def body() -> tuple[int, str]:
+        held = enter_by_hand()
+        on_thread(held.clear)
+        close_saved()
+        with pytest.raises(RestoreError) as info, Namespace(IPC):
+            pass
+        with pytest.raises(RestoreError, match="earlier block"), Namespace(IPC):
+            pass
+        return info.value.types, str(info.value)
+
+    types, text = in_child(body)
+    assert types == UTS
+    assert "closed inside the block" in text
+
+
 def test_block_dropped_in_a_forked_child_is_left_by_nobody() -> None:
     """The child stays where it was forked, and has no descriptor of the block's left; the parent's block holds."""
 
@@ -93,9 +135,7 @@ def test_dropped_block_that_cannot_be_left_is_shown_and_marks_the_thread() -> No
         shown = []
         sys.unraisablehook = shown.append
         held = enter_by_hand()
-        for name in os.listdir("/proc/self/fd"):
-            if "uts:[" in _target(name):
-                os.close(int(name))
+        close_saved()
         with pytest.raises(KeyError) as kept:
             list(one_and_an_error(held))
         with pytest.raises(RestoreError) as info, Namespace(IPC):
@@ -163,6 +203,35 @@ def test_what_setns_without_a_type_moves_is_restored() -> None:
         nsutil.setns(theirs)
         assert moved(before) == {"uts", "net"}
     assert moved(before) == set()
+
+
+def test_strict_block_cannot_say_that_all_is_well_when_proc_was_covered() -> None:
+    def body() -> int:
+        private_mounts()
+        with pytest.raises(RestoreError) as info, Namespace(UTS, strict=True):
+            must("mount", b"none", b"/proc", b"tmpfs", 0, None)
+        return info.value.types
+
+    assert in_child(body) & (PID | TIME) == PID | TIME
+
+
+def test_block_where_a_pidfd_opens_no_namespaces() -> None:
+    """Linux 6.9 and 6.10 know pidfds of threads, and nothing to ask them for."""
+
+    def body() -> set[str]:
+        older_kernel.install(older_kernel.chosen("pidfd-namespaces"))
+        before = ns_inodes()
+        for _ in range(2):
+            with Namespace([UTS, IPC]):
+                assert moved(before) == {"uts", "ipc"}
+        return moved(before)
+
+    assert in_child(body) == set()
+
+
+def test_mnt_block_of_a_process_that_never_had_a_second_thread() -> None:
+    script = "import nsutil\nwith nsutil.Namespace('mnt'): pass"
+    subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(support.PACKAGE)}, check=True)
 
 
 # Programs
@@ -236,6 +305,43 @@ def test_inherited_capabilities_do_not_reach_the_program() -> None:
     assert int(ours, 16) == 0
 
 
+def test_joined_time_leaves_the_capability_for_it_where_it_was_asked_for() -> None:
+    """To join takes CAP_SYS_ADMIN, which is taken back otherwise."""
+    with nsutil.Popen(["sleep", "60"], new=TIME, monotonic=1000) as process:
+        joined = nsutil.enter(process, TIME, uid=support.USER_ID, ambient=["sys_admin"])
+        command = ["sed", "-nE", "s/^Cap(Inh|Eff|Amb):[[:space:]]*//p", "/proc/self/status"]
+        lines = joined.run(command, capture_output=True, text=True).stdout.split()
+        process.kill()
+    assert [int(line, 16) for line in lines] == [1 << 21] * 3
+
+
+MS_NOEXEC = 8
+# In this order.
+PLACES = ("/dev/shm", "/run", "/tmp", "/var/tmp")
+
+
+@pytest.mark.parametrize("count", range(len(PLACES) + 1))
+def test_init_lies_in_the_first_place_from_which_it_can_be_run(count: int) -> None:
+    """Where there are no memfds, and some directories are mounted noexec."""
+
+    def body() -> str:
+        private_mounts()
+        os.environ.pop("XDG_RUNTIME_DIR", None)
+        for place in PLACES[:count]:
+            must("mount", b"none", place.encode(), b"tmpfs", MS_NOEXEC, None)
+        refuse_calls("memfd_create", error=errno.ENOSYS)
+        try:
+            with nsutil.Popen(["sleep", "60"], new=PID) as process:
+                file = os.readlink(f"/proc/{process.pid}/exe")
+                process.kill()
+                return file
+        except PermissionError as error:
+            return str(error)
+
+    place = PLACES[count] if count < len(PLACES) else "init"
+    assert re.search(rf"^{place}/#\d+ \(deleted\)$|Permission denied.*{place}", in_child(body))
+
+
 def test_ambient_capability_that_one_does_not_have() -> None:
     def body() -> str:
         with pytest.raises(PermissionError) as info:
@@ -256,6 +362,28 @@ def test_waiter_of_a_clone_that_crashed_ends_by_the_same_signal() -> None:
         return os.waitpid(pid, 0)[1]
 
     assert os.waitstatus_to_exitcode(in_child(body)) == -signal.SIGSEGV
+
+
+def test_waiter_of_a_clone_goes_on_when_its_child_is_stopped() -> None:
+    def body() -> int:
+        pid = nsutil.clone(USER | PID)
+        if pid == 0:
+            signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
+            while True:
+                signal.pause()
+        (inner,) = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+        os.kill(inner, signal.SIGSTOP)
+        while " (stopped)" not in Path(f"/proc/{inner}/status").read_text():
+            time.sleep(0.001)
+        os.kill(inner, signal.SIGCONT)
+        ended = status = 0
+        while not ended:
+            os.kill(inner, signal.SIGTERM)  # again, until it has come to its handler
+            time.sleep(0.01)
+            ended, status = os.waitpid(pid, os.WNOHANG)
+        return os.waitstatus_to_exitcode(status)
+
+    assert in_child(body) == 7
 
 
 # Snapshots

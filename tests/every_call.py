@@ -577,6 +577,7 @@ def _watch_block() -> None:
     with named.watch(UTS) as watch:
         named.create("leak", UTS).close()
         named.remove("leak", UTS)
+        assert iter(watch) is watch
         assert [next(watch).event for _ in range(2)] == ["add", "delete"]
 
 

@@ -108,7 +108,7 @@ def test_one_that_is_not_called_would_be_noticed(monkeypatch: pytest.MonkeyPatch
     names = "IdMap", "IdMap.line", "unshare", "run", "named.list"
     for name in names:
         monkeypatch.setitem(CALLS, name, call)
-    assert not_called(call) == [f"{name} was not called" for name in names[1:]]
+    assert sorted(not_called(call)) == sorted(f"{name} was not called" for name in names[1:])
 
 
 def test_a_missing_one_would_be_noticed() -> None:
@@ -140,11 +140,15 @@ def repeat(call: Call, times: int) -> None:
         call()
 
 
+# coverage keeps what it counts.
+BLOCKS_TELL = "coverage" not in sys.modules and sys.getallocatedblocks() > 0
+
+
 def blocks() -> int:
     """Pieces of memory that Python has given out, without names that it keeps for the next look-up of an attribute."""
     gc.collect()
     (getattr(sys, "_clear_internal_caches", None) or sys._clear_type_cache)()
-    return sys.getallocatedblocks()
+    return sys.getallocatedblocks() if BLOCKS_TELL else 0
 
 
 def blocks_kept(call: Call, times: int) -> int:
@@ -221,6 +225,8 @@ def leave_memory() -> None:
     ],
 )
 def test_a_leak_would_be_noticed(leave: Call, what: str) -> None:
+    if leave is leave_memory and not BLOCKS_TELL:
+        pytest.skip("this interpreter's allocator says nothing of use")
     found = support.in_child(leaks_of, leave)
     assert any(what in line for line in found), found
 

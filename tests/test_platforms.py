@@ -122,6 +122,14 @@ with nsutil.Popen(["sleep", "60"], new=nsutil.UTS | nsutil.NET) as target:
     print([name == os.readlink(f"/proc/{target.pid}/ns/uts")])
     target.kill()
 """
+NSENTER = """
+import os, subprocess, sys, nsutil
+with nsutil.Popen(["sleep", "60"], new=nsutil.UTS | nsutil.NET) as target:
+    command = [sys.executable, "-m", "nsutil", "nsenter", "-t", str(target.pid), "-u", "-n"]
+    done = subprocess.run([*command, "readlink", "/proc/self/ns/uts"], capture_output=True, text=True)
+    print([done.stdout.strip() == os.readlink(f"/proc/{target.pid}/ns/uts"), done.stderr])
+    target.kill()
+"""
 CLONE = """
 import os, nsutil
 if (pid := nsutil.clone(nsutil.PID)) == 0:
@@ -153,8 +161,8 @@ print(nsutil.Namespace(nsutil.PID).call(settled))
 @pytest.mark.parametrize("older", ["", "5.6", "close-range"])
 @pytest.mark.parametrize(
     ("code", "expected"),
-    [(JOIN, [True]), (CLONE, [7]), (WAITERS, [[0, 1, 2], [0, 1]])],
-    ids=["join", "clone", "waiters"],
+    [(JOIN, [True]), (NSENTER, [True, ""]), (CLONE, [7]), (WAITERS, [[0, 1, 2], [0, 1]])],
+    ids=["join", "nsenter", "clone", "waiters"],
 )
 def test_on_older_kernels(older, code, expected):
     launcher = [sys.executable, older_kernel.__file__, older] if older else []

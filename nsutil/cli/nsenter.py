@@ -346,11 +346,11 @@ class Entry:
 
     def _targets(self, steps: PlanBuilder) -> list[tuple[tuple[int], int]]:
         """The target's namespaces: all by its pidfd (Linux 5.8), or one by one."""
-        from .._handle import newer_calls
+        from .._handle import pidfds_join
 
         if not self.of_target or self.process is None:
             return []
-        if newer_calls():
+        if pidfds_join():
             return [(steps.keep(self.process), int(self.of_target))]
         single = [NSType(nstype) for nstype in each(self.of_target)]
         return [(steps.keep(self._open_of_target(nstype)), int(nstype)) for nstype in single]

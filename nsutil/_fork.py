@@ -8,6 +8,7 @@ import select
 import signal
 import struct
 import sys
+import time
 from errno import ENOEXEC
 
 from . import _ns
@@ -17,7 +18,8 @@ from ._types import PID, TIME, NSType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from typing import Any
 
     from ._compile import ChildPlan
     from ._plan import Steps
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 FAILED, READY = 1, 2
 # How long what was killed may take to end, in seconds: it may be in an uninterruptible sleep.
 PATIENCE = 2.0
+# How often a look at a process is tried that lacks a descriptor or memory, and the seconds in between.
+TRIES, PAUSE = 5, 0.02
 # What is done between the plans: enum own_step of src/forked.h.
 OWN_STEPS = (
     ("unshare", None),
@@ -217,28 +221,50 @@ def _wait_readable(fd: int, seconds: float) -> None:
 
 def _hold(pid: int, pidfds: list[int]) -> bool:
     """Stop a process and add its pidfd; False where it has ended."""
-    try:
-        pidfds.append(os.pidfd_open(pid))
-    except OSError:
+    pidfd = _insist(os.pidfd_open, pid)
+    if pidfd is None:
         return False
-    return _send(pidfds[-1], signal.SIGSTOP)
+    pidfds.append(pidfd)
+    return _send(pidfd, signal.SIGSTOP)
 
 
 def _send(pidfd: int, number: int) -> bool:
+    """False where it has ended; one that we may not signal may have children that we may."""
     try:
         signal.pidfd_send_signal(pidfd, number)
-    except OSError:  # it has ended
+    except ProcessLookupError:
         return False
+    except OSError:
+        pass
     return True
 
 
-def _children(pid: int) -> Iterator[int]:
-    try:
-        for task in os.listdir(f"/proc/{pid}/task"):
+def _children(pid: int) -> list[int]:
+    """The pids of its children; empty where it has ended, or where the kernel keeps no such list."""
+    return _insist(_read_children, pid) or []
+
+
+def _read_children(pid: int) -> list[int]:
+    found = list[int]()
+    for task in os.listdir(f"/proc/{pid}/task"):
+        try:
             with open(f"/proc/{pid}/task/{task}/children") as file:
-                yield from map(int, file.read().split())
-    except OSError:  # it has ended, or the kernel keeps no such list
-        return
+                found += map(int, file.read().split())
+        except (FileNotFoundError, ProcessLookupError):  # that thread has ended, and its children are another's
+            pass
+    return found
+
+
+def _insist(look: Callable[[int], Any], pid: int) -> Any:
+    """The result of a look at a process; None where it has ended, or can't be looked at."""
+    for _ in range(TRIES):
+        try:
+            return look(pid)
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        except OSError:  # whoever is missed here lives on
+            time.sleep(PAUSE)
+    return None
 
 
 def _signal_name(number: int) -> str:

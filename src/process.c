@@ -435,6 +435,25 @@ poll_until(int fd, long long deadline)
 }
 
 
+/* Whether a wait that failed with errno goes on: the caller of one that gives
+ * up would be left with a process.  With an exception set where not. */
+static bool
+wait_again(void)
+{
+    const struct timespec pause = {.tv_nsec = 1000000};
+    if (errno != EINTR && errno != ENOMEM) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return false;
+    }
+    if (errno == ENOMEM) {
+        Py_BEGIN_ALLOW_THREADS
+        nanosleep(&pause, NULL);
+        Py_END_ALLOW_THREADS
+    }
+    return PyErr_CheckSignals() == 0;
+}
+
+
 /* await_exit(pidfd, nanoseconds, /): whether the process has ended by then;
  * negative: wait for ever.  Signal handlers run meanwhile and may raise. */
 static PyObject *
@@ -450,10 +469,8 @@ process_await(PyObject *module, PyObject *args)
         Py_BEGIN_ALLOW_THREADS
         result = poll_until(pidfd, deadline);
         Py_END_ALLOW_THREADS
-    } while (result < 0 && errno == EINTR && PyErr_CheckSignals() == 0);
-    if (result < 0)
-        return PyErr_Occurred() ? NULL : PyErr_SetFromErrno(PyExc_OSError);
-    return PyBool_FromLong(result > 0);
+    } while (result < 0 && wait_again());
+    return result < 0 ? NULL : PyBool_FromLong(result > 0);
 }
 
 

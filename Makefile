@@ -21,7 +21,7 @@ BIN := $(VENV)/bin
 # pip says nothing unless it fails.
 PIP := sh .ci/quiet $(BIN)/python -m pip --no-input
 C_FILES := $(wildcard src/*.c src/*.h)
-FLOORS := $(wildcard benchmarks/floors/*.c benchmarks/floors/*.h)
+C_APART := $(wildcard benchmarks/floors/*.[ch] fuzz/c/*.[ch])
 PYTEST := $(BIN)/pytest -n $(JOBS) --dist loadgroup
 
 .DEFAULT_GOAL := help
@@ -46,7 +46,7 @@ build: $(VENV)/.built ## Compile the extension in place
 format: $(VENV)/.lint ## Bring Python and C into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(C_FILES) $(FLOORS)
+	$(BIN)/clang-format -i $(C_FILES) $(C_APART)
 
 LINTS := lint-ruff lint-format lint-types lint-stubs lint-c lint-c-format lint-spelling lint-project lint-workflows
 
@@ -73,7 +73,7 @@ WARNINGS := -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wcast-qual 
 
 lint-c:
 	@include=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))'); failed=0; \
-	for file in $(filter-out src/init.c,$(filter %.c,$(C_FILES) $(FLOORS))); do \
+	for file in $(filter-out src/init.c,$(filter %.c,$(C_FILES) $(C_APART))); do \
 	    echo "gcc $$file"; \
 	    gcc -std=gnu11 -D_GNU_SOURCE -O2 $(WARNINGS) -isystem "$$include" -c -o /dev/null $$file || failed=1; \
 	done; exit $$failed
@@ -85,7 +85,7 @@ tidy: $(VENV)/.pip ## clang-tidy over src/ (.clang-tidy says what it looks for)
 	    -isystem "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')"
 
 lint-c-format:
-	@for file in $(C_FILES) $(FLOORS); do \
+	@for file in $(C_FILES) $(C_APART); do \
 	    $(BIN)/clang-format $$file | diff -u $$file - || failed=1; \
 	done; [ -z "$$failed" ] || { echo "make format does it"; exit 1; }
 

@@ -4,17 +4,25 @@ Each parser gets its share of the time, in a process of its own. Inputs that
 reach new code are kept in build/fuzz/NAME and are where the next run starts.
 The first input that makes a parser raise what it does not document ends the
 run of that parser, is kept in build/fuzz, and makes the exit status 1.
+
+Parsers of Python run under atheris. Those of C (c-...) are compiled apart,
+with sanitizers, from src/ and fuzz/c: see native.py.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+import native  # noqa: E402
+
 KEPT = HERE.parent / "build" / "fuzz"
 NAMES = (
     "box doctor environment filter idmap jupyter lsns message mountinfo netns nsenter options subuid tree types unshare"
@@ -29,35 +37,55 @@ def fuzz(name: str, seconds: str) -> None:
         sys.path.insert(0, str(HERE.parent))
         targets = importlib.import_module("targets")
     target = targets.TARGETS[name]
+    seeds = [seed.encode("utf-8", "surrogateescape") for seed in target.seeds]
+    atheris.Setup(["fuzz", *options(name, seconds, seeds)], target)
+    atheris.Fuzz()
+
+
+def options(name: str, seconds: str, seeds: list[bytes]) -> list[str]:
+    """What libFuzzer is told, once there is something to start from."""
     corpus = KEPT / name
     corpus.mkdir(parents=True, exist_ok=True)
-    for number, seed in enumerate(target.seeds):
-        (corpus / f"seed{number}").write_bytes(seed.encode("utf-8", "surrogateescape"))
-    options = [f"-max_total_time={seconds}", "-max_len=400", "-timeout=10", "-verbosity=0", "-print_final_stats=1"]
-    atheris.Setup(["fuzz", *options, f"-artifact_prefix={KEPT}/{name}-", str(corpus)], target)
-    atheris.Fuzz()
+    for number, seed in enumerate(seeds):
+        (corpus / f"seed{number}").write_bytes(seed)
+    words = [f"-max_total_time={seconds}", "-max_len=400", "-timeout=10", "-verbosity=0", "-print_final_stats=1"]
+    return [*words, f"-artifact_prefix={KEPT}/{name}-", str(corpus)]
 
 
 def report(name: str, done: subprocess.CompletedProcess[str]) -> None:
     runs = [line.split()[-1] for line in done.stderr.splitlines() if "number_of_executed_units" in line]
-    print(f"{name:10} {runs[0] if runs else '?':>9} inputs  {'FAILED' if done.returncode else 'ok'}", flush=True)
+    print(f"{name:13} {runs[0] if runs else '?':>9} inputs  {'FAILED' if done.returncode else 'ok'}", flush=True)
     if done.returncode:
         print(done.stdout[-3000:], done.stderr[-3000:], sep="\n", flush=True)
 
 
+def missing(name: str) -> str:
+    """Why this parser can't be fuzzed here; empty where it can."""
+    if name in native.SEEDS:
+        return "" if native.compiler() else "there is no C compiler"
+    return "" if importlib.util.find_spec("atheris") else "there is no atheris for this Python and machine"
+
+
+def run(name: str, seconds: str) -> bool:
+    """Fuzz one parser; whether it held."""
+    environment = dict(os.environ)
+    command = [sys.executable, str(HERE), "--one", name, seconds]
+    if name in native.SEEDS:
+        environment["NSUTIL_FUZZ_TARGET"] = name
+        command = [str(native.build(KEPT)), *options(name, seconds, native.SEEDS[name])]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", check=False)
+    report(name, done)
+    return done.returncode == 0
+
+
 def main(argv: list[str]) -> int:
-    if importlib.util.find_spec("atheris") is None:
-        print("fuzz: skipped, there is no atheris for this Python and machine")
-        return 0
     seconds = float(argv[0]) if argv else 60.0
-    names = argv[1:] or NAMES
-    failed = 0
-    for name in names:
-        command = [sys.executable, str(HERE), "--one", name, str(max(1, round(seconds / len(names))))]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-        report(name, done)
-        failed += done.returncode != 0
-    return failed != 0
+    names = argv[1:] or [*NAMES, *native.SEEDS]
+    for reason in sorted({missing(name) for name in names} - {""}):
+        print(f"fuzz: {', '.join(name for name in names if missing(name) == reason)} skipped, {reason}", flush=True)
+    names = [name for name in names if not missing(name)]
+    share = str(max(1, round(seconds / max(1, len(names)))))
+    return sum(not run(name, share) for name in names) != 0
 
 
 if __name__ == "__main__":

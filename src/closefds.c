@@ -4,6 +4,7 @@
 #include "compat.h"
 #include "steps.h"
 
+#include <limits.h>
 #include <stddef.h>
 #include <sys/resource.h>
 #include <sys/vfs.h>
@@ -48,13 +49,13 @@ is_kept(int first, const int *keep, int count, long fd)
 }
 
 
-/* The number that a name consists of, or -1. */
+/* The number that a name consists of, or -1: no descriptor. */
 static long
 number_of(const char *name)
 {
     long value = 0;
     for (; *name; name++) {
-        if (*name < '0' || *name > '9')
+        if (*name < '0' || *name > '9' || value > (INT_MAX - 9) / 10)
             return -1;
         value = value * 10 + (*name - '0');
     }

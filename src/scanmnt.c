@@ -165,16 +165,18 @@ list_by_id(struct scan *scan, const struct mount_view *view, uint64_t mntns)
 }
 
 
-/* Undo the octal escapes of a mountinfo field, in place. */
+/* Undo the octal escapes of a mountinfo field, in place.  The kernel writes
+ * a backslash as one, too. */
 static void
 unescape(char *text)
 {
     char *out = text;
     for (; *text; text++) {
         if (text[0] == '\\' && text[1] && text[2] && text[3]) {
-            *out++ = (char)((text[1] - '0') << 6 | (text[2] - '0') << 3
-                            | (text[3] - '0'));
-            text += 3;
+            unsigned value = 0;
+            for (int i = 0; i < 3; i++)
+                value = value << 3 | (unsigned char)(*++text & 7);
+            *out++ = (char)value;
         }
         else {
             *out++ = *text;

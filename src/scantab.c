@@ -112,7 +112,8 @@ scan_text(struct scan *scan, const char *text, size_t length)
         if (reserve(scan, &scan->text, &scan->text_room, scan->text_room, 1)
             < 0)
             return 0;
-    memcpy(scan->text + at, text, length);
+    if (length)
+        memcpy(scan->text + at, text, length);
     scan->ntext += length;
     return at;
 }
@@ -180,11 +181,13 @@ static int
 by_holder(const void *a, const void *b)
 {
     const struct scan_holder *x = a, *y = b;
-    int order[] = {x->kind - y->kind, x->pid - y->pid, x->tid - y->tid,
-                   x->fd - y->fd};
+    const int order[][2] = {{x->kind, y->kind},
+                            {x->pid, y->pid},
+                            {x->tid, y->tid},
+                            {x->fd, y->fd}};
     for (size_t i = 0; i < sizeof order / sizeof *order; i++)
-        if (order[i])
-            return order[i];
+        if (order[i][0] != order[i][1])
+            return order[i][0] < order[i][1] ? -1 : 1;
     return x->text < y->text ? -1 : x->text > y->text;
 }
 

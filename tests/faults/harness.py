@@ -3,7 +3,7 @@
     python tests/faults/harness.py [--jobs N] [--shard I/N] [--every N] [--only TEXT] [--list] [--verbose] [NAME ...]
 
 A point is one call of one operation: the K-th openat(2), say, of the calling thread, of another thread, of a child or
-of nsutil's init.  At each point the call fails once with each of the errors of faults/calls.py, is delayed, or its
+of nsutil's init.  At each point the call fails once with each of the errors of faults/errors.py, is delayed, or its
 process is killed.  Held: no change is left in what zygote.state() looks at, or RestoreError says which types are; no
 process is left; the operation worked, or raised an exception that the contract knows; it works when done again.
 """
@@ -33,19 +33,21 @@ if __name__ == "__main__":
     sys.path.insert(0, str(HERE.parent))
     sys.path.append(str(HERE.parent.parent))  # last: PYTHONPATH may name another build
 
-from faults import calls, notify  # noqa: E402
+from faults import calls, errors, notify  # noqa: E402
+from faults.errors import Seen  # noqa: E402
 from faults.notify import BEGIN, END, Call, Listener  # noqa: E402
 from faults.operations import OPERATIONS, TOLERANT  # noqa: E402
 
 from nsutil import NSType  # noqa: E402
 
+OUT_OF_REACH = ("pidfd_open", "ESRCH"), ("pidfd_send_signal", "EPERM"), ("pidfd_send_signal", "ESRCH")
+TREES = {"run_too_long", "run_init_too_long"}  # which have to be killed
 DELAY = 0.03
 GIVE_UP = 80.0
 
 KNOWN = {"OSError", "MemoryError", "RestoreError", "ChildDied", "BrokenProcessPool", "NotANamespace"}
 PATHS = {"openat": 1, "newfstatat": 1, "mount": 1, "umount2": 0, "unlink": 0, "unlinkat": 1, "readlinkat": 1}
 PATHS |= {"readlink": 0, "execve": 0, "stat": 0, "statx": 1, "openat2": 1, "mkdir": 0, "mkdirat": 1, "chdir": 0}
-DUPLICATES, SEALS = (0, 1030), 1033
 
 
 class Point(NamedTuple):
@@ -59,16 +61,6 @@ class Point(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.operation}: {self.role} {self.call}#{self.occurrence} {self.action}"
-
-
-class Seen(NamedTuple):
-    """A call of a recorded run; deaf: no signal can interrupt it."""
-
-    role: str
-    call: str
-    occurrence: int
-    detail: str
-    deaf: bool
 
 
 class Verdict(NamedTuple):
@@ -113,7 +105,8 @@ class Supervisor:
         self._count[role, name] += 1
         if self._point is None:
             deaf = _is_deaf(call.tid) or _never_waits(call)
-            self.seen.append(Seen(role, name, self._count[role, name], _detail(name, call), deaf))
+            found = (_detail(name, call), call.arguments, deaf, _file(call))
+            self.seen.append(Seen(role, name, self._count[role, name], *found))
         elif not self.fired and (role, name, self._count[role, name]) == self._point[1:4]:
             return self._act(call, self._point.action, role)
         self._listener.go_on(call)
@@ -192,6 +185,18 @@ def _never_waits(call: Call) -> bool:
         return False
 
 
+def _file(call: Call) -> str:
+    """What the first argument is open on, if it is a descriptor: "disk" for a regular file that can be written."""
+    try:
+        found = os.readlink(f"/proc/{call.tid}/fd/{call.arguments[0]}")
+        mode = os.lstat(f"/proc/{call.tid}/fd/{call.arguments[0]}").st_mode
+    except OSError:
+        return ""
+    if found.startswith(("pipe:", "socket:")):
+        return "pipe"
+    return "disk" if found.startswith("/") and not found.startswith("/proc/") and mode & stat.S_IWUSR else ""
+
+
 def _detail(name: str, call: Call) -> str:
     if name in PATHS:
         return notify.memory_text(call.tid, call.arguments[PATHS[name]])
@@ -252,12 +257,12 @@ class Runner:
 
 def judge(point: Point, report: dict[str, Any]) -> Iterator[str]:
     """What is wrong with what came of a point."""
-    for what in ("broken", "hung", "left", "names"):
-        if report.get(what):
-            yield f"{what}: {report[what]}"
     kind, classes, text, types = report.get("outcome", ("", [], "", 0))
-    yield from _judge_outcome(point, kind, classes, text)
     excused = _excused(point, types)
+    for what in ("broken", "hung", "left", "names"):
+        if report.get(what) and what not in excused:
+            yield f"{what}: {report[what]}"
+    yield from _judge_outcome(point, kind, classes, text)
     for what, change in report.get("changed", {}).items():
         if what not in excused:
             yield f"changed {change}"
@@ -269,11 +274,12 @@ def judge(point: Point, report: dict[str, Any]) -> Iterator[str]:
 
 def _excused(point: Point, types: int) -> set[str]:
     """What a RestoreError that names these types stands for, and a child that was said to be out of reach."""
-    out_of_reach = ("pidfd_open", "ESRCH"), ("pidfd_send_signal", "EPERM"), ("pidfd_send_signal", "ESRCH")
-    gone = point.action == "ECHILD" or (point.call, point.action) in out_of_reach
+    gone = point.action == "ECHILD" or (point.call, point.action) in OUT_OF_REACH
     # subprocess, which runs newuidmap(1), loses its program where it can't close a pipe.
     gone = gone or point[:3] == ("run_subordinate", "thread", "close")
     excused = {"children"} if gone else set()
+    if point.operation in TREES and (gone or point.action == "ENOENT"):
+        excused |= {"left", "fds"}  # subprocess keeps those of a child that can't be killed
     if types:
         excused.add("namespaces")
     if types & NSType.UTS:
@@ -307,30 +313,8 @@ def _is_known(point: Point, classes: list[str], text: str) -> bool:
 def points_of(operation: str, seen: Iterable[Seen]) -> Iterator[Point]:
     """Everything that can be done to an operation."""
     for call in seen:
-        for action in (*_errors(call), "delay", "kill"):
+        for action in (*errors.of(call), "delay", "kill"):
             yield Point(operation, call.role, call.call, call.occurrence, action)
-
-
-def _errors(seen: Seen) -> tuple[str, ...]:
-    """The errors of a call, as far as they can come from what it is asked."""
-    words = seen.detail.split(", ")
-    impossible = set()
-    if seen.call == "fcntl":
-        command = int(words[1], 0)
-        return ("EMFILE",) if command in DUPLICATES else ("EPERM",) if command == SEALS else ()
-    if (seen.role, seen.call) == ("thread", "mmap"):  # Thread.start() waits for ever for one that had no memory
-        return ()
-    if seen.call == "prctl" and words[0] in ("3", "4"):  # PR_GET_DUMPABLE, PR_SET_DUMPABLE
-        return ()
-    if seen.call == "ioctl" and words[1] == "0x5401":  # isatty: answers ENOTTY anyway
-        return ()
-    if seen.call == "pidfd_send_signal" and words[1] != "0":  # who is told so need not kill, and waits for the end
-        impossible.add("ESRCH")
-    if seen.deaf or (seen.call == "waitid" and int(words[3], 0) & os.WNOHANG):
-        impossible.add("EINTR")
-    if seen.role in ("child", "init"):  # whose children nobody else can reap
-        impossible.add("ECHILD")
-    return tuple(error for error in calls.errors_of(seen.call) if error not in impossible)
 
 
 class Tally:
@@ -477,7 +461,7 @@ def show_calls(operations: list[str]) -> int:
     with Session() as session:
         for operation in operations:
             for call in session.runner.record(operation):
-                print(operation, *call)
+                print(operation, *call[:4])
     return 0
 
 

@@ -28,6 +28,7 @@ BEGIN, END = 1, 2
 _ALLOW, _NOTIFY = 0x7FFF0000, 0x7FC00000
 _SET_MODE_FILTER, _NEW_LISTENER, _WAIT_KILLABLE = 1, 8, 32
 _RECV, _SEND = 0xC0502100, 0xC0182101
+_SET_FLAGS, _SYNC_WAKE_UP = 0x40082104, 1
 _CONTINUE = 1
 _NOTIFICATION = struct.Struct("=QIIiIQ6Q")
 _RESPONSE = struct.Struct("=QqiI")
@@ -118,6 +119,8 @@ class Listener:
         self._buffer = bytearray(_NOTIFICATION.size)
         self._zeros = bytes(_NOTIFICATION.size)
         self._nothing = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        with contextlib.suppress(OSError):  # Linux 6.6: one waits for the other, on one processor
+            fcntl.ioctl(fd, _SET_FLAGS, _SYNC_WAKE_UP)
 
     def close(self) -> None:
         os.close(self.fd)

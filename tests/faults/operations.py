@@ -53,7 +53,9 @@ Operation: TypeAlias = Callable[[], Run]
 
 OPERATIONS: dict[str, Operation] = {}
 # Those whose processes live on when the caller is killed, as promised.
-LIVES_ON = {"named_pid", "remove_pid"}
+LIVES_ON = {"named_pid", "remove_pid", "run_too_long"}
+# Of these until they end by themselves: nsutil's init would take them along.
+ORPHANS = {"run_too_long"}
 # Those whose result may be without what it could not look at.
 TOLERANT = {"snapshot", "snapshot_ids", "doctor", "named_look"}
 
@@ -220,6 +222,17 @@ def block_enter() -> Run:
 
 
 @operation
+def block_enter_by_name() -> Run:
+    with named.create("name", UTS, hostname="named"):
+
+        def body() -> None:
+            with enter(name="name", types=UTS):
+                expect(os.uname().nodename == "named", "the host name")
+
+        yield from again_and_again(body)
+
+
+@operation
 def block_enter_pid_and_mnt() -> Run:
     with support.paused(PID | MNT) as pid:
         there = inode(PID, pid)
@@ -273,6 +286,19 @@ def clone_pid() -> None:
 
 
 @operation
+def clone_time() -> Run:
+    own = inode(TIME)
+
+    def body() -> None:
+        pid = nsutil.clone(TIME | USER)
+        if pid == 0:
+            end_with(lambda: inode(TIME) != own)
+        wait_for(pid)
+
+    yield from again_and_again(body)
+
+
+@operation
 def handles() -> Run:
     with support.paused(UTS | NET | MNT | PID) as pid:
         support.must("mount", b"none", b"/mnt", b"tmpfs", 0, None)
@@ -292,6 +318,18 @@ def handles() -> Run:
                 expect(namespace.pid_from(1) == pid, "the pid")
             with nsutil.open(pid, MNT) as namespace, namespace.open("/proc/self/comm") as file:
                 file.read()
+
+        yield from again_and_again(body)
+
+
+@operation
+def handles_of_mounts() -> Run:
+    with support.paused(MNT) as pid:
+
+        def body() -> None:
+            with nsutil.open(pid, MNT) as file:
+                expect(file.mounts(), "its mounts")
+                expect(file.id != 0, "its id")
 
         yield from again_and_again(body)
 
@@ -531,6 +569,23 @@ def popen_handles() -> None:
             process.kill()
             raise
         expect(process.returncode != 0, f"its end: {process.returncode}")
+
+
+def too_long(box: Namespace) -> None:
+    """The whole tree is killed."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        done = box.run(["/bin/sh", "-c", "sleep 20 & sleep 20"])
+        expect(done.returncode < 0, f"it returned: {done}")
+
+
+@operation
+def run_too_long() -> None:
+    too_long(Namespace(UTS, timeout=0.05))
+
+
+@operation
+def run_init_too_long() -> None:
+    too_long(Namespace(UTS | PID, timeout=0.05))
 
 
 @operation
@@ -782,6 +837,18 @@ def create_mnt() -> Run:
     yield from again_and_again(body)
 
 
+@operation
+def create_entered() -> Run:
+    with support.paused(NET | IPC) as pid:
+        there = inode(NET, pid)
+
+        def body() -> None:
+            with Namespace(UTS, enter=enter(pid, NET), hostname="held").create() as held:
+                expect(held.net.inode == there, "the NET of the target")
+
+        yield from again_and_again(body)
+
+
 # ------------------------------------------------------------------ named
 
 
@@ -851,6 +918,16 @@ def named_uts() -> Run:
 
 
 @operation
+def named_ipc() -> Run:
+    yield from creating(IPC)
+
+
+@operation
+def named_cgroup() -> Run:
+    yield from creating(CGROUP)
+
+
+@operation
 def named_mnt() -> Run:
     yield from creating(MNT)
 
@@ -886,6 +963,11 @@ def named_net_beside_threads() -> Run:
 @operation
 def remove_net() -> Run:
     yield from removing(NET, there="ab")
+
+
+@operation
+def remove_uts() -> Run:
+    yield from removing(UTS, there="ab")
 
 
 @operation
@@ -982,11 +1064,11 @@ def doctor() -> None:
 
 
 def names() -> list[str]:
-    """What is in the directories of named namespaces."""
+    """Each file in the directories of named namespaces, those that are no names too."""
     found = []
-    for nstype in nsutil.NSType.ALL:
-        with contextlib.suppress(OSError):
-            found += [f"{nstype} {name}" for name in named.list(nstype)]
+    for directory in ("/run/netns", "/run/nsutil"):
+        for place, _, files in os.walk(directory):
+            found += [f"{place}/{file}" for file in files]
     return sorted(found)
 
 

@@ -6,6 +6,7 @@ It is PID 1 of a PID namespace of its own, so that nothing that an operation lea
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import os
 import pickle
@@ -27,6 +28,9 @@ from faults.notify import BEGIN, END, install, mark
 PATIENCE = 4.0  # for what is ending anyway
 HUNG = 25.0
 PR_SET_CHILD_SUBREAPER = 36
+PR_GET = {"timer slack": 30, "keep capabilities": 7, "secure bits": 27}
+PR_GET_BY_ADDRESS = {"death signal": 2, "subreaper": 37}
+LASTING = ("mounts", "children", "threads")  # what a killed process could leave changed
 
 
 # ------------------------------------------------------------------ in the fork
@@ -40,9 +44,29 @@ def state() -> dict[str, Any]:
     found["cgroup"] = Path("/proc/self/cgroup").read_text()
     status = Path("/proc/thread-self/status").read_text().splitlines()
     found["capabilities"] = [line for line in status if line.startswith(("Cap", "NoNewPrivs", "Groups"))]
+    found["signals"] = dict(_signals(status))
     found["limits"] = Path("/proc/self/limits").read_text()
-    found["host name"] = os.uname()[1]
+    found["host name"] = os.uname()[1], Path("/proc/sys/kernel/domainname").read_text()
+    found["process"] = _attributes(status[0])
     return found
+
+
+def _signals(status: list[str]) -> Iterator[tuple[str, int]]:
+    """What is pending, ignored and caught, without the two signals that are the C library's own."""
+    for line in status:
+        if line.startswith(("SigPnd", "ShdPnd", "SigIgn", "SigCgt")):
+            yield line[:6], int(line.split()[1], 16) & ~(3 << 31)
+
+
+def _attributes(name: str) -> dict[str, object]:
+    """What belongs to a process or thread beside all that."""
+    found: dict[str, object] = {what: support.prctl(option) for what, option in PR_GET.items()}
+    for what, option in PR_GET_BY_ADDRESS.items():
+        value = ctypes.c_int()
+        support.prctl(option, ctypes.addressof(value))
+        found[what] = value.value
+    found["processors"] = os.sched_getaffinity(0)
+    return {**found, "name": name, "group": os.getpgid(0), "session": os.getsid(0)}
 
 
 def _mounts() -> Iterator[str]:
@@ -142,15 +166,14 @@ def perform_apart(name: str, report: dict[str, Any]) -> None:
     left = _reap_others(before["children"], 0.2 if name in operations.LIVES_ON else PATIENCE)
     report["names"] = operations.check_names()
     if name in operations.LIVES_ON:  # as long as the name does
-        left = _reap_others(before["children"])
+        left = _reap_others(before["children"], kill=name in operations.ORPHANS)
     report["left"] = left
-    changed = difference(before)
-    report["changed"] = in_words({what: change for what, change in changed.items() if what in ("mounts", "children")})
+    report["changed"] = in_words(difference({what: before[what] for what in LASTING}))
     report["outcome"] = ("killed", [], "", 0)
     generator.close()
 
 
-def _reap_others(known: set[int], patience: float = PATIENCE) -> list[str]:
+def _reap_others(known: set[int], patience: float = PATIENCE, kill: bool = False) -> list[str]:
     """Wait for orphans; what is left of them after a while."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
@@ -158,6 +181,8 @@ def _reap_others(known: set[int], patience: float = PATIENCE) -> list[str]:
         if not orphans:
             return []
         for pid in orphans:
+            if kill:
+                os.kill(pid, signal.SIGKILL)
             try:
                 os.waitpid(pid, os.WNOHANG)
             except ChildProcessError:
@@ -261,7 +286,7 @@ def main(control: socket.socket) -> None:
     """PID 1 from its first breath."""
     support.private_mounts()
     support.must("mount", b"proc", b"/proc", b"proc", 0, None)
-    support.must("mount", b"none", b"/run", b"tmpfs", 0, b"mode=755")
+    support.private_run()
     warnings.simplefilter("ignore")
     modules = warm_up(pickle.loads(control.recv(1 << 20)))
     assert threading.active_count() == 1

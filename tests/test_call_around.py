@@ -32,7 +32,7 @@ def run(*args: str, cwd: Path, **environment: str) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=100,
+        timeout=100 * SLOWER,
     )
     assert done.returncode == 0, done.stdout
     return done.stdout

@@ -6,6 +6,7 @@ import os
 import pickle
 import socket
 import threading
+import weakref
 from concurrent.futures import Executor, ThreadPoolExecutor
 
 from . import _ns
@@ -153,6 +154,10 @@ class _Server:
         self._broken = False
         self._forked = Forked(recipe)
         self._control, self._far_end = socket.socketpair()
+        # Of a pool that nobody shut down, too; its last job is done.  At the end of the interpreter that is before its
+        # modules go, which a __del__ would need.
+        parts = self._workers, self._control, self._far_end, self._forked
+        self._closing = weakref.finalize(self, _end_server, *parts)
 
     def start(self) -> None:
         """Fork it, and wait until it is inside."""
@@ -232,15 +237,14 @@ class _Server:
 
     def close(self) -> None:
         """End what is still there."""
-        while self._workers:
-            self._workers.pop().close()
-        close_all([self._control.detach(), self._far_end.detach()])
-        self._forked.child.end()
+        self._closing()
 
-    def __del__(self) -> None:
-        # Of a pool that nobody shut down; its last job is done.  Without sockets there never was a server.
-        if hasattr(self, "_far_end"):
-            self.close()
+
+def _end_server(workers: list[_Worker], control: socket.socket, far_end: socket.socket, forked: Forked) -> None:
+    while workers:
+        workers.pop().close()
+    close_all([control.detach(), far_end.detach()])
+    forked.child.end()
 
 
 class ThreadExecutor(_Executor):
@@ -271,8 +275,9 @@ class _SharedByThreads:
         self._recipe = recipe
         self._lock = threading.Lock()
         self._handles: list[NamespaceFile] | None = None
-        self._held: NamespaceSet | None = None
         self._own = threading.local()
+        self._opened: list[NamespaceFile | NamespaceSet] = []
+        self._closing = weakref.finalize(self, _close_each, self._opened)
 
     def do(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """One job, on this thread, which is moved in for its first one."""
@@ -298,10 +303,16 @@ class _SharedByThreads:
         from ._file import current
         from ._thread import enter_for_good
 
-        self._held = enter_for_good(self._recipe)
-        self._handles = [current(t) for t in each(self._recipe.new & ~PID)]
-        if self._held is not None:
-            self._handles.append(self._held.pid)
+        held = enter_for_good(self._recipe)
+        if held is not None:
+            self._opened.append(held)
+        handles = []
+        for nstype in each(self._recipe.new & ~PID):
+            handles.append(current(nstype))
+            self._opened.append(handles[-1])
+        if held is not None:
+            handles.append(held.pid)
+        self._handles = handles
 
     def _join(self, handles: list[NamespaceFile]) -> None:
         from ._recipe import Namespace
@@ -314,12 +325,12 @@ class _SharedByThreads:
 
     def close(self) -> None:
         """Let go of the namespaces; the last job is done."""
-        for handle in self._handles or ():
-            handle.close()
-        if self._held is not None:
-            self._held.close()
+        self._closing()
 
-    __del__ = close
+
+def _close_each(opened: list[NamespaceFile | NamespaceSet]) -> None:
+    while opened:
+        opened.pop().close()
 
 
 def _working_directory() -> str | None:

@@ -52,7 +52,7 @@ def outcome(box: Namespace, args: Any, **options: Any) -> tuple[Any, ...]:
         [b"/bin/sh", "-c", "exit 7"],
         [SH, "-c", "kill -TERM $$"],
         [SH, "-c", 'test "$PWD" = /usr'],
-        [SH, "-c", "test $(ps -o sid= -p $$) = $(ps -o pid= -p $$)"],
+        [SH, "-c", "test $(cut -d ' ' -f 6 /proc/$$/stat) = $$"],
         ["no such program"],
         ["/no/such/program"],
         ["/etc/passwd"],

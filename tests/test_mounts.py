@@ -846,7 +846,7 @@ def test_the_old_root_is_gone_whatever_lay_on_it(
         finally:
             assert support.mounts() == before
 
-    if calls and isinstance(options.get("mounts", [None])[-1], Bind):
+    if (calls or support.lacks("mount-calls")) and isinstance(options.get("mounts", [None])[-1], Bind):
         # What was laid over "/" by then would be bound along: refused, not done wrong.
         assert failure(support.in_child, host).errno == errno.ENOSYS
         return
@@ -1041,8 +1041,9 @@ def test_no_symlink_leads_out_of_the_root(root: Path, host: Path, old_kernel: bo
 @support.needs_root
 def test_links_out_of_the_root_are_told_apart_from_missing_files(root: Path, host: Path) -> None:
     hostile_links(root, host)
+    out = errno.ELOOP if support.lacks("openat2") else errno.EXDEV  # any link is refused then
     for name in ("absolute", "relative", "old", "dots"):
-        assert failure(inside, nothing, root=root, mounts=[Tmpfs(f"/{name}/dir")]).errno == errno.EXDEV
+        assert failure(inside, nothing, root=root, mounts=[Tmpfs(f"/{name}/dir")]).errno == out
     for name in ("cwd", "fd3"):
         mounts = [Proc(), Tmpfs(f"/{name}/dir")]
         assert failure(inside, nothing, "mnt pid", root=root, mounts=mounts).errno == errno.ELOOP
@@ -1050,6 +1051,7 @@ def test_links_out_of_the_root_are_told_apart_from_missing_files(root: Path, hos
 
 
 @support.needs_root
+@support.needs_kernel("openat2")
 def test_links_inside_the_root_are_followed(root: Path) -> None:
     """/var/run -> /run and the like are what roots are full of: absolute, but meant inside."""
     (root / "run").symlink_to("/mnt")
@@ -1061,6 +1063,8 @@ def test_links_inside_the_root_are_followed(root: Path) -> None:
         "/run/../run/deep/up/../mnt": "/mnt",
         "/../../mnt": "/mnt",
     }
+    if support.lacks("mount-calls"):  # what lies there is then opened by its path, which leads through itself
+        del points["/run/../run/deep/up/../mnt"]
     for dst, point in points.items():
         got = inside(mountinfo, root=root, mounts=[Bind("/proc", "/proc"), Tmpfs(dst)])
         assert got[point]["type"] == "tmpfs"

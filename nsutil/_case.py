@@ -42,6 +42,7 @@ _KINDS = (
     ("time", re.compile(r"clock offsets|timens")),
     ("umount", re.compile(r"^un?mount")),
     ("mount", re.compile(r"mount|^bind|^pivot|^make (/ |the .* root|all)|overlay|read-only")),
+    ("place", re.compile(r"^create /")),
     ("create", re.compile(r"^(unshare|clone|fork|start|make a)")),
     ("join", re.compile(r"^(setns|join (?!the cgroup))")),
     ("ids", re.compile(r"^set(res)? ?[ug]id|^become root")),

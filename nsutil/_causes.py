@@ -249,8 +249,14 @@ def capability(case: Case) -> Finding | None:
     return case.found(
         "capability",
         f"{' and '.join(missing)} missing (/proc/self/status: CapEff: {value})",
-        _HOW_TO_GET.get("name" if "name" in case.words else case.kind, "run as root (Docker: --cap-add)"),
+        _how_to_get(case),
     )
+
+
+def _how_to_get(case: Case) -> str:
+    """What can be done where it failed: a thread can't leave a user namespace again, nor a name have one with it."""
+    ways = _IN_A_THREAD if "thread" in case.words else _HOW_TO_GET
+    return ways.get("name" if "name" in case.words else case.kind, "run as root (Docker: --cap-add)")
 
 
 _NEEDED = {
@@ -267,6 +273,11 @@ _HOW_TO_GET = {
     "name": "run as root: names are the machine's (Docker: --cap-add SYS_ADMIN)",
     "mount": "add USER and MNT to the new namespaces, or run as root (Docker: --cap-add SYS_ADMIN)",
 }
+_IN_A_THREAD = {
+    "create": "use run() or call() with USER among the types, or run as root (Docker: --cap-add SYS_ADMIN)",
+    "join": "use run() or call() with the target's user namespace too, or run as root (Docker: --cap-add SYS_ADMIN)",
+    "mount": "use run() or call() with USER and MNT among the types, or run as root (Docker: --cap-add SYS_ADMIN)",
+}
 
 
 def join_owner(case: Case) -> Finding | None:
@@ -276,7 +287,8 @@ def join_owner(case: Case) -> Finding | None:
         "capability",
         "this process has CAP_SYS_ADMIN in its own user namespace (/proc/self/status: CapEff), "
         "so the one that owns the target does not give it",
-        "join the target's user namespace as well (add USER to the types)",
+        ("use run() or call() and " if "thread" in case.words else "")
+        + "join the target's user namespace as well (add USER to the types)",
     )
 
 
@@ -396,6 +408,7 @@ RULES: tuple[Rule, ...] = (
     (("mount",), (errno.EPERM,), mounts.overlay_version),
     (("mount",), (errno.ENODEV,), mounts.filesystem_missing),
     (_PRIVILEGED, (errno.EPERM,), capability),
+    (("place",), _REFUSED, capability),
     (("join",), (errno.EPERM,), join_owner),
     (("mount", "umount"), (errno.EPERM, errno.EINVAL), mounts.locked_mount),
     (("other", "mount"), (errno.EOVERFLOW,), unmapped_id),

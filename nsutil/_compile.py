@@ -84,14 +84,14 @@ class ChildPlan:
 # ------------------------------------------------------------ on a thread
 
 
-def thread_steps(recipe: Namespace) -> Steps:
+def thread_steps(recipe: Namespace, context: tuple[str, ...] = ("thread",)) -> Steps:
     """The way in for a thread: a ``with`` block's, whose way back is the guard's, or a fresh one's."""
     if recipe.joined & MNT or recipe._options:
         from ._preload import among_other_files, preload
 
         if among_other_files(recipe):
             preload()
-    builder = PlanBuilder()
+    builder = PlanBuilder(Slots(context))
     if recipe.joined & MNT:
         builder.add("unshare", CLONE_FS, label="unshare(CLONE_FS)")
     for join in recipe.enter:

@@ -198,13 +198,13 @@ def kill_tree(pid: int, waits: bool) -> None:
     Each is stopped before its children are looked up, so that none is missed;
     those that left the tree (daemons outside of a PID namespace) are.
     """
-    pids, pidfds = [pid], list[int]()
+    tree, pidfds = [(pid, 0)], list[int]()
     try:
         if waits:
-            pids += _children(pids.pop())
-        for each in pids:
-            if _hold(each, pidfds):
-                pids += _children(each)
+            tree = [(child, pid) for child in _children(pid)]
+        for each, parent in tree:
+            if _hold(each, parent, pidfds):
+                tree += [(child, each) for child in _children(each)]
         for pidfd in pidfds:
             _send(pidfd, signal.SIGKILL)
         for pidfd in pidfds:
@@ -219,13 +219,26 @@ def _wait_readable(fd: int, seconds: float) -> None:
     poll.poll(seconds * 1000)
 
 
-def _hold(pid: int, pidfds: list[int]) -> bool:
-    """Stop a process and add its pidfd; False where it has ended."""
+def _hold(pid: int, parent: int, pidfds: list[int]) -> bool:
+    """Stop a process and add its pidfd; False where it has ended.
+
+    ``parent``: who had it as a child a moment ago, or 0; if somebody else has,
+    the number is a stranger's by now.
+    """
     pidfd = _insist(os.pidfd_open, pid)
     if pidfd is None:
         return False
+    if parent and _insist(_read_parent, pid) != parent:
+        os.close(pidfd)
+        return False
     pidfds.append(pidfd)
     return _send(pidfd, signal.SIGSTOP)
+
+
+def _read_parent(pid: int) -> int:
+    """Of a process of which a pidfd is open: so the answer is about that one."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return int(file.read().rpartition(b")")[2].split()[1])
 
 
 def _send(pidfd: int, number: int) -> bool:

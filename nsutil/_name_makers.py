@@ -86,12 +86,15 @@ def _steps(nstype: NSType, options: tuple[tuple[str, Any, Any], ...]) -> Steps:
     """The same steps serve every name that is made with the same options."""
     from ._compile import thread_steps
 
-    return thread_steps(_recipe(nstype, {key: value for key, _, value in options}))
+    return thread_steps(_recipe(nstype, {key: value for key, _, value in options}), ("name",))
 
 
 def make_file(path: str) -> None:
     """The empty file that a namespace is bound on, as ip-netns(8) makes it; none stays where this fails."""
-    fd = os.open(path, _O_NEW, 0)
+    try:
+        fd = os.open(path, _O_NEW, 0)
+    except PermissionError as error:
+        raise step_error(error.errno or 0, f"create {path}", path, ("name",)) from None
     try:
         os.close(fd)
     except BaseException:
@@ -160,7 +163,7 @@ def _failure(store: Store, path: str, steps: Steps, part: int, step: int, err: i
     if part == _LOCK:
         return step_error(err, f"lock {store.directory}", store.directory)
     labels = {_FILE: f"create {path}", _THREAD: "start a thread", _BIND: f"mount: bind {store.entry} on {path}"}
-    return step_error(err, labels.get(part, f"open {store.entry}"), path)
+    return step_error(err, labels.get(part, f"open {store.entry}"), path, ("name",))
 
 
 # ---------------------------------------------------------------- MNT
@@ -190,7 +193,7 @@ def _make_mnt(path: str, recipe: Namespace) -> NamespaceFile:
 def _mnt_on_cpu(recipe: Namespace, cpu: int) -> NamespaceFile:
     from ._compile import thread_steps
 
-    steps = thread_steps(recipe)
+    steps = thread_steps(recipe, ("name",))
     builder = PlanBuilder(steps.slots)
     entry = store_of(MNT).entry
     builder.add("openat", AT_FDCWD, entry.encode(), _O_NS, 0, label=f"open {entry}", out=builder.slot())
@@ -245,6 +248,8 @@ def _kill(pidfd: int) -> None:
 
 # What src/holder.c starts, and nothing else is called.
 _HELD = (b"nsutil-init\0w\x000\x009\0named\0", b"nsutil-init\0w\x000\x000\0named\0")
+# More is not read: root inside can make the command line of PID 1 as long as its memory.
+_LONGEST_HELD = max(map(len, _HELD)) + 1
 # Processes that were killed may take a moment to go.
 _END_TIMEOUT = 5.0
 # A command line that stays empty this long, in milliseconds, was emptied on purpose.
@@ -313,7 +318,7 @@ def _is_held(pid: int, pidfd: int) -> bool:
     for _ in range(_EXEC_TRIES):
         try:
             with open(f"/proc/{pid}/cmdline", "rb") as file:
-                line = file.read()
+                line = file.read(_LONGEST_HELD)
         except (FileNotFoundError, ProcessLookupError):
             return False
         if line or ended.poll(1):

@@ -85,6 +85,8 @@ class Store:
                 os.mkdir(directory, 0o755)
             except FileExistsError:
                 pass
+            except PermissionError as error:
+                raise step_error(error.errno or 0, f"create {directory}", directory, ("name",)) from None
 
     def prepared(self) -> Lock:
         """A shared lock on the directory, which is a mount of its own by then."""

@@ -212,7 +212,7 @@ def seconds(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"timeout must be seconds as int or float, not {value!r}")
     if not value >= 0:  # nor NaN
-        raise ValueError(f"timeout must not be negative, got {value!r}")
+        raise ValueError(f"timeout must be seconds from 0 up, not {value!r}")
     # Larger than a float may be is for ever, too.
     return value if value < 2**63 else math.inf
 

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 class Slots:
     """What the steps of one run share: values, preset or results, and what it is all about.
 
-    ``context`` has the names of the recipe's types, and "child" for what a
-    child runs: the doctor's hints depend on it.
+    ``context`` has the names of the recipe's types and "child" for what a child
+    runs, "thread" for what a thread does, "name" for a name: the doctor's hints
+    depend on it.
     """
 
     def __init__(self, context: tuple[str, ...] = ()) -> None:

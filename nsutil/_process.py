@@ -14,6 +14,7 @@ import warnings
 from errno import ESRCH
 
 from . import _command, _ns
+from ._options import seconds
 from ._spawn import CLOSE_FDS, INHERITED, RESTORE_SIGNALS, Child, Launch, launch_of, ready_launch
 from ._types import NAMES, NSType
 
@@ -248,6 +249,8 @@ def run_recipe(
     """Run a program as the recipe says; options and result as subprocess.run."""
     if timeout is _UNSET:
         timeout = recipe._options.get("timeout")
+    elif timeout is not None:
+        timeout = seconds(timeout)
     if positional or options or capture_output or input is not None or timeout is not None:
         launch = None
     else:

@@ -7,7 +7,7 @@ namespace file; a pid that is used again by a stranger is an error.
 from __future__ import annotations
 
 import os
-from errno import EINVAL, ENOENT, ESRCH
+from errno import E2BIG, EINVAL, ENOENT, ESRCH
 from operator import index
 
 from . import _ns
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from ._types import Types
 
 
+# Of a file in /proc/PID.  Arguments and environment of a program have 6 MiB together at most (execve(2)); a process can
+# say that they lie anywhere in its memory, and be hostile.
+_MOST = 8 << 20
 _ENV_END = 51 - 3  # of the fields in /proc/PID/stat from the third on, see proc_pid_stat(5)
 
 
@@ -77,8 +80,10 @@ class Process:
     def read(self, name: str) -> bytes:
         """The content of /proc/PID/name, of this process and no other."""
         with open(self.path(name), "rb") as file:
-            data = file.read()
+            data = file.read(_MOST + 1)
         self.check_alive()
+        if len(data) > _MOST:
+            raise OSError(E2BIG, f"more than {_MOST} bytes", self.path(name))
         return data
 
     def environment(self) -> bytes:

@@ -96,3 +96,11 @@ def test_every_command_has_a_page() -> None:
     pages = {path.stem for path in ROOT.glob("docs/reference/commands/*.md")}
     commands = {path.stem for path in ROOT.glob("nsutil/cli/[a-z]*.py")}
     assert pages == commands | {"nsutil", "index"}
+
+
+def test_the_manual_has_the_environment_of_the_commands() -> None:
+    """In itself: there is no manual page that it could refer to."""
+    reference = ROOT / "docs/reference"
+    described = set(re.findall(r"^`(\w+)`$", (reference / "commands/nsutil.md").read_text(), re.MULTILINE))
+    assert described == {"NSUTIL_DEBUG", "NSUTIL_NO_NEW_CALLS", "NO_COLOR"}
+    assert described <= set(re.findall(r"^`(\w+)`", (reference / "environment.md").read_text(), re.MULTILINE))

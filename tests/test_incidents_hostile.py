@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import contextlib
 import encodings
 import errno
@@ -19,10 +20,12 @@ from typing import Any
 
 import pytest
 import support
+import support_cli
 from support import in_child, must, needs_root
 from test_incidents_attacks import SECRET_SIZE, _stalk, secret
 
 import nsutil
+import nsutil.aio
 from nsutil import IPC, MNT, NET, PID, TIME, USER, UTS, IdMap, Namespace, NSType, Tmpfs, enter, named
 from nsutil import _preload as preload_module
 
@@ -399,3 +402,138 @@ def test_d05_no_system_call_is_made_ready_unseen() -> None:
         return [seen == [steps]]
 
     assert in_child(body) == [True]
+
+
+# D6: what a hostile process can say about itself
+
+
+def _point_environment_at(size: int) -> None:
+    """Let /proc/self/environ be that much untouched memory (PR_SET_MM_MAP, prctl(2), which takes no right)."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
+    start = libc.mmap(None, size, 1, 0x4022, -1, 0)
+    stat = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    code = [int(stat[n - 3]) for n in (26, 27, 45, 46, 47)]
+    # start_code end_code start_data end_data start_brk brk start_stack arg_start arg_end env_start env_end
+    brk = libc.sbrk
+    brk.restype = ctypes.c_void_p
+    words = [*code, brk(0), int(stat[28 - 3]), start, start + size, start, start + size]
+    fields = (ctypes.c_uint64 * 13)(*words, 0, 0xFFFFFFFF << 32)  # no auxv, exe_fd -1
+    if libc.prctl(35, 14, ctypes.byref(fields), 104, 0) < 0:
+        pytest.skip(f"PR_SET_MM_MAP: {os.strerror(ctypes.get_errno())}")
+
+
+@needs_root
+@pytest.mark.incident("D6")
+def test_d06_no_more_is_read_of_a_process_than_there_can_be() -> None:
+    def hostile() -> None:
+        must("unshare", int(UTS))
+        _point_environment_at(1 << 30)
+
+    with support.standing(hostile) as (pid, _):
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            assert len(file.read(10 << 20)) == 10 << 20
+        with pytest.raises(OSError, match="more than") as info:
+            enter(pid=pid, types=UTS, env="target").run(["true"])
+        assert info.value.errno == errno.E2BIG
+
+
+@needs_root
+@pytest.mark.incident("D7")
+def test_d07_a_number_that_is_a_strangers_by_now_is_not_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if a process of the tree had ended, and its number been given away, after it was looked up."""
+    from nsutil import _fork
+
+    real = _fork._children
+    stranger = subprocess.Popen(["sleep", "100"])
+    try:
+        monkeypatch.setattr(_fork, "_children", lambda pid: [*real(pid), stranger.pid])
+        with pytest.raises(subprocess.TimeoutExpired):
+            nsutil.run(["sleep", "100"], new=UTS, timeout=0.2)
+        assert stranger.poll() is None
+        assert "T" not in Path(f"/proc/{stranger.pid}/stat").read_text().rpartition(")")[2].split()[0]
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+# Hints that can be followed, and times that are some
+
+
+def _outcome(act: Callable[[], object]) -> str:
+    try:
+        act()
+    except OSError as error:
+        return "; ".join(getattr(error, "__notes__", ["no hint"]))
+    return "done"
+
+
+def _in(box: Namespace) -> None:
+    with box:
+        pass
+
+
+@needs_root
+def test_a_hint_for_a_thread_says_what_can_be_done_there() -> None:
+    def hints() -> dict[str, str]:
+        acts = {
+            "block": lambda: _in(Namespace(UTS)),
+            "thread": lambda: Namespace(NET).thread(int).result(),
+            "run": lambda: nsutil.run(["true"], new=UTS),
+        }
+        return {name: _outcome(act) for name, act in acts.items()}
+
+    found = support.as_user(hints)
+    assert "use run() or call() with USER among the types" in found["block"]
+    assert "use run() or call() with USER among the types" in found["thread"]
+    assert "add USER to the new namespaces" in found["run"]
+
+
+@needs_root
+@pytest.mark.parametrize("there", [False, True], ids=["none", "made"])
+@pytest.mark.parametrize("nstype", [NET, UTS, PID, MNT], ids=str)
+def test_a_user_is_told_that_names_are_the_machines(there: bool, nstype: NSType) -> None:
+    def body() -> list[str]:
+        support.private_run()
+        if there:
+            named.create("there", nstype).close()
+        return support.as_user(
+            lambda: [
+                _outcome(lambda: named.create("mine", nstype)),
+                _outcome(lambda: named.attach("mine", os.getpid(), nstype)),
+            ]
+        )
+
+    for hint in in_child(body):
+        assert "names are the machine's" in hint
+
+
+@pytest.mark.parametrize("value", [-1, -0.5, float("nan"), float("-inf")])
+def test_a_timeout_is_a_time(value: float) -> None:
+    acts: list[Callable[[], object]] = [
+        lambda: nsutil.run(["true"], timeout=value),
+        lambda: Namespace().run(["true"], timeout=value),
+        lambda: Namespace(timeout=value),
+        lambda: nsutil.call(int, timeout=value),
+        lambda: asyncio.run(nsutil.aio.run(["true"], timeout=value)),
+    ]
+    for act in acts:
+        with pytest.raises(ValueError, match="timeout must be seconds from 0 up"):
+            act()
+
+
+@pytest.mark.parametrize("value", ["nan", "-1", "-inf", "x", ""])
+def test_box_takes_a_time_as_its_timeout(value: str) -> None:
+    done = support_cli.nsutil("box", f"--timeout={value}", "--", "true")
+    assert done.status == 1
+    assert "--timeout needs seconds" in done.err
+    assert done.err.count("\n") <= 2
+
+
+@needs_root
+@pytest.mark.parametrize("value", ["inf", "1e300"])
+def test_box_may_wait_for_ever(value: str) -> None:
+    assert support_cli.nsutil("box", f"--timeout={value}", "--", "true").status == 0

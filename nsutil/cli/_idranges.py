@@ -15,11 +15,12 @@ def ranges(texts: Sequence[str], which: str) -> list[IdMap]:
 
     ``auto``: the first block of subordinate ids, from 0 up; ``subids``: that
     block as itself; ``all``: every id there is; else INNER:OUTER:COUNT, or
-    OUTER,INNER,COUNT as before util-linux 2.39.
+    OUTER,INNER,COUNT as before util-linux 2.39; with a COUNT of 0 it stands
+    for nothing.
     """
     found: list[IdMap] = []
     for text in texts:
-        found += _word(text, which) or [_range(text)]
+        found += _word(text, which) or _range(text)
     return found
 
 
@@ -32,13 +33,15 @@ def _word(text: str, which: str) -> list[IdMap]:
     return []
 
 
-def _range(text: str) -> IdMap:
+def _range(text: str) -> list[IdMap]:
     colons, commas = text.split(":"), text.split(",")
     numbers = colons if len(colons) == 3 else [commas[1], commas[0], commas[2]] if len(commas) == 3 else []
     if not all(n.isascii() and n.isdigit() for n in numbers) or not numbers:
         raise UsageError(f"could not parse ID: '{text}' (INNER:OUTER:COUNT, auto, subids or all)")
+    if int(numbers[2]) == 0:
+        return []
     try:
-        return IdMap(*map(int, numbers))
+        return [IdMap(*map(int, numbers))]
     except ValueError as e:
         raise CommandError(str(e)) from None
 

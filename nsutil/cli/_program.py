@@ -117,9 +117,9 @@ class Program:
 
 
 def _shell(env: Environment) -> bytes:
-    """$SHELL, or the one of the password file."""
+    """$SHELL, or the one of the password file; an empty one counts for nothing."""
     shell = env.get(b"SHELL")
-    if shell is not None:
+    if shell:
         return shell
     import pwd
 

@@ -97,6 +97,7 @@ FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signa
 TYPED = (signal.SIGINT, signal.SIGQUIT)  # a shared terminal sends these to the program as well
 MAP_WORDS = ("root", "current", "auto", "subids", "all")
 TIMED_OUT = 124
+FOR_EVER = 2_000_000  # seconds; poll(2) takes no more
 
 
 class Request:
@@ -171,6 +172,17 @@ def _seconds(name: str, value: str) -> float:
         raise UsageError(f"--{name} needs seconds, not '{value}'") from None
 
 
+def _timeout(request: Request, value: str) -> None:
+    from .._options import seconds
+
+    given = _seconds("timeout", value)
+    try:
+        seconds(given)
+    except ValueError:
+        raise UsageError(f"--timeout needs seconds from 0 up, not '{value}'") from None
+    request.timeout = given if given < FOR_EVER else None
+
+
 def _offset(name: str) -> Callable[[Request, str], None]:
     return lambda request, value: request.offsets.update({name: _seconds(name, value)})
 
@@ -218,7 +230,7 @@ ACTIONS: dict[str, Callable[[Request, str], None]] = {
     "limit": _limit,
     "memory": lambda request, value: request.cgroup.update({"memory.max": value}),
     "pids": lambda request, value: request.cgroup.update({"pids.max": str(unsigned(value, "number"))}),
-    "timeout": lambda request, value: setattr(request, "timeout", _seconds("timeout", value)),
+    "timeout": _timeout,
     "env": _env,
 }
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _OTHERS = (
     "array collections concurrent.futures.thread contextlib contextvars enum errno fcntl functools gc grp html"
     " importlib inspect itertools json linecache math operator pickle pwd re resource select shutil signal socket stat"
-    " struct subprocess threading time traceback typing warnings"
+    " struct subprocess threading time traceback typing warnings weakref"
 ).split()
 _OWN = (
     "_blocks _call _case _causes _causes_mount _checks _command _compile _create _errors _executor _facts _file"

@@ -115,6 +115,7 @@ PROBES: dict[str, Callable[[], int]] = {
     "statmount": lambda: _answer("statmount", 0, 0, 0, 0),
     "ns-handles": lambda: _answer("name_to_handle_at", -1, 0, 0, 0, 0),
     "pidfd-getfd": lambda: _answer("pidfd_getfd", -1, 0, 0),
+    "memfd": lambda: _answer("memfd_create", 0, 0),
 }
 # EINVAL means something else where arguments are bad on purpose.
 _LACKING = {errno.ENOSYS, errno.ENOTTY, errno.EOPNOTSUPP}

@@ -94,6 +94,8 @@ FAILURES = [
 def test_failures_have_the_same_status_and_one_line(options: str, target: int) -> None:
     argv = options.replace("{T}", str(target)).split()
     ours, theirs = nsutil("nsenter", *argv, env=ENV), tool("nsenter", *argv, env=ENV)
+    if theirs.status == 0 and "-u=" in options:
+        pytest.skip("this nsenter takes = after a short option: util-linux 2.42")
     assert ours.status == theirs.status, ours.err
     assert ours.err.startswith("nsutil nsenter: ")
     assert ours.err.count("\n") == 1

@@ -60,6 +60,10 @@ NS_ENTRIES = (
     "uts",
 )
 
+# make coverage
+COUNTED = "coverage" in sys.modules
+uncounted = pytest.mark.skipif(COUNTED, reason="coverage would be seen, or takes too long")
+
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 _PR_GET_DUMPABLE, _PR_SET_DUMPABLE = 3, 4

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import PACKAGE, SLOWER, in_child
+from support import PACKAGE, SLOWER, in_child, uncounted
 
 from nsutil import PID, USER, UTS, Namespace
 
@@ -161,6 +161,7 @@ def job(n: int) -> int:
     return n * n
 
 
+@uncounted
 @pytest.mark.slow
 def test_many_calls_of_a_busy_process() -> None:
     """1000 calls from 8 threads, beside threads in malloc, under signals: nothing fails, hangs or is left."""

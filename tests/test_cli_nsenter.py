@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import support_cli
-from support import in_child, needs_program, needs_root
+from support import in_child, needs_program, needs_root, uncounted
 from support_cli import PROBE, child_of, normal, nsutil, program, running, tool
 
 import nsutil as library
@@ -153,6 +153,7 @@ def test_by_id(target: int) -> None:
         assert nsutil("nsenter", f"-u:{file.id}", "true").status == 1  # another type's
 
 
+@uncounted
 def test_environment_of_the_target(target: int) -> None:
     assert nsutil("nsenter", "-t", str(target), "-u", "-e", "env").out.split() == [
         "MARK=1",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import support_cli
-from support import children, in_child, needs_program, needs_root
+from support import children, in_child, needs_program, needs_root, uncounted
 from support_cli import PACKAGE, PROBE, child_of, normal, nsutil, program, tool
 
 from nsutil import MNT, _ns
@@ -472,6 +472,7 @@ def test_without_kill_child_it_lives_on() -> None:
 # Environment and binary formats
 
 
+@uncounted
 def test_environment() -> None:
     env = {"PATH": ENV["PATH"], "A": "1", "B": "2", "C": ""}
     assert nsutil("unshare", "--clear-env", "env", env=env).out == ""
@@ -511,6 +512,7 @@ def test_help_and_version() -> None:
     assert nsutil("unshare", "-h", "--nosuch").status == 0  # as getopt: what comes first counts
 
 
+@uncounted
 @needs_root
 def test_nothing_is_imported_from_the_new_root(tmp_path: Path) -> None:
     """A module that lies below --root, where ours would be looked for, never runs."""

@@ -141,7 +141,7 @@ def repeat(call: Call, times: int) -> None:
 
 
 # coverage keeps what it counts.
-BLOCKS_TELL = "coverage" not in sys.modules and sys.getallocatedblocks() > 0
+BLOCKS_TELL = not support.COUNTED and sys.getallocatedblocks() > 0
 
 
 def blocks() -> int:

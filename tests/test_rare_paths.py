@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import errno
 import faulthandler
 import os
+import pickle
 import re
 import resource
 import signal
@@ -384,6 +386,106 @@ def test_waiter_of_a_clone_goes_on_when_its_child_is_stopped() -> None:
         return os.waitstatus_to_exitcode(status)
 
     assert in_child(body) == 7
+
+
+# Functions, jobs and sets
+
+
+def test_function_that_cannot_be_forked_for() -> None:
+    def body() -> str:
+        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+        with pytest.raises(BlockingIOError) as info:
+            nsutil.call(int, new=USER)
+        return str(info.value)
+
+    assert "[fork a child" in as_user(body)
+
+
+def test_worker_that_cannot_be_forked() -> None:
+    def body() -> str:
+        with Namespace([USER, UTS]).executor(2) as pool:
+            assert pool.submit(int, "7").result() == 7
+            (server,) = support.children()
+            resource.prlimit(server, resource.RLIMIT_NPROC, (0, 0))
+            refused: list[BaseException] = []
+            while not refused:  # two at once, of which the one worker that there is does one
+                jobs = [pool.submit(time.sleep, 0.2) for _ in range(2)]
+                refused = [error for job in jobs if (error := job.exception(30))]
+            return repr(refused)
+
+    assert re.fullmatch(r"\[BlockingIOError\(.*\[fork a worker.*\]", as_user(body))
+
+
+def test_call_beside_closed_streams() -> None:
+    def body() -> int:
+        with open(os.devnull, "w") as sys.stdout:
+            pass
+        sys.stderr = None
+        return Namespace(UTS).call(int, "7")
+
+    assert in_child(body) == 7
+
+
+def test_executor_where_the_working_directory_is_gone(tmp_path: Path) -> None:
+    def body() -> int:
+        os.chdir(tmp_path / "gone")
+        os.rmdir(tmp_path / "gone")
+        with Namespace(MNT).executor(1, "thread") as pool:
+            return pool.submit(int, "7").result()
+
+    (tmp_path / "gone").mkdir()
+    assert in_child(body) == 7
+
+
+def test_thread_whose_set_up_fails_leaves_no_pid_namespace(leak_check: None) -> None:
+    future = Namespace([PID, MNT], mounts=[nsutil.Bind("/no/such", "/mnt")]).thread(os.getpid)
+    with pytest.raises(FileNotFoundError, match="open /no/such to bind it"):
+        future.result(30)
+
+
+def test_set_that_joined_time_holds_it_too(leak_check: None) -> None:
+    with nsutil.Popen(["sleep", "60"], new=TIME, monotonic=1000) as process:
+        inode = os.stat(f"/proc/{process.pid}/ns/time").st_ino
+        with Namespace(UTS, enter=nsutil.enter(process, TIME)).create() as box:
+            assert (box.types, box.time.inode) == (UTS | TIME, inode)
+        process.kill()
+
+
+def test_set_whose_init_somebody_else_ended() -> None:
+    def body() -> list[int]:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        box = Namespace(PID).create()
+        (init,) = support.children()
+        os.kill(init, signal.SIGKILL)
+        while init in support.children():
+            time.sleep(0.001)
+        box.close()
+        return [len(support.children()), box.closed]
+
+    assert in_child(body) == [0, True]
+
+
+def test_program_that_does_not_read_its_input(leak_check: None) -> None:
+    done = asyncio.run(nsutil.aio.run(["true"], new=UTS, input=b"x" * (1 << 20)))
+    assert done.returncode == 0
+
+
+def test_error_of_a_child_that_died_travels() -> None:
+    with pytest.raises(nsutil.ChildDied) as info:
+        Namespace(UTS).call(os._exit, 3)
+    error = pickle.loads(pickle.dumps(info.value))
+    assert (error.args, error.status, error.signal, error.step) == (info.value.args, 3, None, None)
+
+
+def test_pidfd_of_a_process_that_was_reaped(leak_check: None) -> None:
+    with paused() as pid:
+        pidfd = os.pidfd_open(pid)
+    try:
+        for use in lambda: nsutil.enter(pidfd=pidfd, types=UTS), lambda: nsutil.open(fd=pidfd, type=UTS):
+            with pytest.raises(ProcessLookupError):
+                use()
+    finally:
+        os.close(pidfd)
 
 
 # Snapshots

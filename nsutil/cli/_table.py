@@ -149,7 +149,7 @@ def _json_lines(columns: Sequence[Column], lines: list[Line], indent: str) -> It
         if number:
             yield indent + "},{"
         for index, (column, cell) in enumerate(zip(columns, line.cells, strict=True)):
-            text = dumps(_plain(column, cell), ensure_ascii=False)
+            text = _harmless(dumps(_plain(column, cell), ensure_ascii=False))
             comma = "," if index < len(columns) - 1 or line.children else ""
             yield f'{indent}   "{column.name.lower()}": {text}{comma}'
         if line.children:
@@ -157,6 +157,15 @@ def _json_lines(columns: Sequence[Column], lines: list[Line], indent: str) -> It
             yield from _json_lines(columns, line.children, indent + "      ")
             yield f"{indent}   ]"
     yield indent + "}"
+
+
+def _harmless(text: str) -> str:
+    """JSON in which what could steer a terminal is escaped; json.dumps() does so with ASCII alone."""
+    if text.isascii() or text.isprintable():
+        return text
+    from json import dumps
+
+    return "".join(c if c.isprintable() or "\ud800" <= c <= "\udfff" else dumps(c)[1:-1] for c in text)
 
 
 def _plain(column: Column, cell: Any) -> Any:

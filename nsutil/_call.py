@@ -77,7 +77,7 @@ def serve(
         status = 0
     except SystemExit as error:
         status = exit_status(error)
-    except BrokenPipeError:  # the parent has ended
+    except ConnectionError:  # the parent has ended
         pass
     except BaseException:
         traceback.print_exc()

@@ -52,7 +52,7 @@ def serve(child: _ns.Child, control: socket.socket, foreign: socket.socket, pare
         _ns.send(child.channel, VALUE, b"")
         _Server(control, parent, interrupt).run()
         status = 0
-    except BrokenPipeError:  # the parent has ended
+    except ConnectionError:  # the parent has ended
         pass
     except BaseException:
         traceback.print_exc()
@@ -123,7 +123,7 @@ class _Server:
             os.close(self._parent)
             work(fd, self._interrupt)
             status = 0
-        except BrokenPipeError:  # the parent has ended
+        except ConnectionError:  # the parent has ended
             pass
         except BaseException:
             traceback.print_exc()

@@ -239,6 +239,27 @@ def test_no_process_outlives_the_parent(new: int) -> None:
     assert wait_until(lambda: not any(alive(each) for each in tree))
 
 
+@needs_root
+def test_the_server_says_nothing_when_the_parent_is_killed() -> None:
+    """Even with an answer on its way, that nobody read."""
+    code = """
+import os, select, signal, socket, sys
+from nsutil import UTS, Namespace
+pool = Namespace(UTS).executor()
+server = pool.submit(os.getppid).result()
+control = pool._server._control
+ours, theirs = socket.socketpair()
+socket.send_fds(control, [b"w"], [theirs.fileno()])
+select.select([control], [], [])
+print(server, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert done.stderr == ""  # which is closed by the end of the server
+    assert int(done.stdout) > 1
+
+
 def below(pid: int) -> set[int]:
     """A process's descendants."""
     children = [Path(path).read_text().split() for path in glob.glob(f"/proc/{pid}/task/*/children")]

@@ -216,7 +216,7 @@ plan_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         if (fill_step(self, &self->steps[i], PyTuple_GetItem(self->source, i))
             < 0)
             break;
-    if (PyErr_Occurred()) {
+    if (self->steps == NULL || PyErr_Occurred()) {
         Py_DECREF(self);
         return NULL;
     }

@@ -18,6 +18,7 @@ import tempfile
 import termios
 import time
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -98,6 +99,8 @@ def nsutil(
                 os.chdir(cwd)
             if uid is not None:
                 import resource  # noqa: F401 - for what runs as that user, as support.preload()
+
+                import_module("nsutil.__main__")  # the checkout may lie where only root can read
 
                 support.drop_to_user(uid)
             for fd in close:

@@ -215,7 +215,9 @@ thread.join()
 sys.exit(f"failed: {{failed}}" if failed else 0)
 """
     with _hostile_mounts(package, marker) as pid:
-        done = subprocess.run([sys.executable, "-c", code, str(pid), way], capture_output=True, text=True, check=False)
+        quiet = ["-W", "ignore::DeprecationWarning"]  # from 3.12 on call() warns beside threads
+        command = [sys.executable, *quiet, "-c", code, str(pid), way]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert not marker.exists()
 

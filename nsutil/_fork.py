@@ -129,8 +129,13 @@ class Forked:
 
     def _write_maps(self) -> None:
         assert self._plan.maps is not None
-        self._plan.maps.writer(self.child.pid)
-        self.child.go()
+        try:
+            self._plan.maps.writer(self.child.pid)
+            self.child.go()
+        except OSError:
+            # Of a child that was killed meanwhile receive() has more to say.
+            if not _ns.await_exit(self.child.pidfd, 0):
+                raise
 
     def _failed(self, plan: int, step: int, errno: int) -> OSError:
         if plan < len(self._plans):

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import resource
+import select
 import signal
 import socket
 import subprocess
@@ -20,7 +21,8 @@ import support
 from support import as_user, in_child, needs_root
 
 import nsutil
-from nsutil import ALL, IPC, MNT, NET, PID, TIME, USER, UTS, ChildDied, Namespace, call, enter
+from nsutil import ALL, IPC, MNT, NET, PID, TIME, USER, UTS, ChildDied, IdMap, Namespace, call, enter
+from nsutil._idmap import MapWriter
 
 pytestmark = pytest.mark.usefixtures("leak_check")
 
@@ -243,6 +245,27 @@ def test_exit_status_comes_through(status: int, init: bool | None) -> None:
     with pytest.raises(ChildDied) as info:
         call(os._exit, status, new=PID, init=init)
     assert (info.value.status, info.value.signal) == (status, None)
+
+
+@needs_root
+@pytest.mark.parametrize("moment", ["before the maps", "after the maps"])
+def test_a_child_killed_while_it_waits_for_its_maps(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = MapWriter.writer
+
+    def kill(writer: MapWriter, pid: int) -> None:
+        if moment == "after the maps":
+            write(writer, pid)
+        os.kill(pid, signal.SIGKILL)
+        pidfd = os.pidfd_open(pid)
+        select.select([pidfd], [], [])
+        os.close(pidfd)
+        if moment == "before the maps":
+            write(writer, pid)
+
+    monkeypatch.setattr(MapWriter, "writer", kill)
+    with pytest.raises(ChildDied) as info:
+        call(int, new=USER, uid_map=[IdMap(0, 0, 9)], gid_map=[IdMap(0, 0, 9)])
+    assert info.value.signal == signal.SIGKILL
 
 
 @needs_root

@@ -226,11 +226,13 @@ class NamespaceFile:
         """
         if self._is_own():
             return builtins.open("/proc/thread-self/mountinfo", errors="surrogateescape", newline="\n")
+        from ._plan import close_all
+
         proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fd = self._open_inside(b"thread-self/mountinfo", os.O_RDONLY, 0, proc)
         finally:
-            os.close(proc)
+            close_all([proc])
         return builtins.open(fd, errors="surrogateescape", newline="\n")
 
     def next(self) -> NamespaceFile | None:

@@ -23,6 +23,18 @@ struct nsfs_handle {
 };
 
 
+/* fstatfs(2), whatever signals come: a file may be on any file system. */
+static int
+file_system(int fd, struct statfs *about)
+{
+    int result;
+    do
+        result = fstatfs(fd, about);
+    while (result < 0 && errno == EINTR);
+    return result;
+}
+
+
 PyDoc_STRVAR(nsfs_type_doc,
 "nsfs_type($module, fd, /)\n--\n\n"
 "The CLONE_NEW* bit of a namespace file, 0 for every other file.\n\n"
@@ -37,7 +49,7 @@ nsfs_type(PyObject *module, PyObject *object)
     (void)module;
     if (ns_as_fd(object, &fd) < 0)
         return NULL;
-    if (fstatfs(fd, &about) < 0)
+    if (file_system(fd, &about) < 0)
         return ns_oserror_of(errno, object);
     if (about.f_type == NSU_NSFS_MAGIC)
         type = ioctl(fd, NSU_GET_NSTYPE);
@@ -78,7 +90,7 @@ nsfs_identity(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     int newer = PyObject_IsTrue(args[1]);
     if (newer < 0 || ns_as_fd(args[0], &fd) < 0)
         return NULL;
-    if (fstatfs(fd, &about) < 0 || fstat(fd, &st) < 0)
+    if (file_system(fd, &about) < 0 || fstat(fd, &st) < 0)
         return ns_oserror_of(errno, args[0]);
     if (about.f_type == NSU_NSFS_MAGIC)
         type = ioctl(fd, NSU_GET_NSTYPE);

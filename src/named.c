@@ -292,7 +292,7 @@ name_create(PyObject *module, PyObject *args)
         return PyLong_FromLong(job.fd);
     if (job.fd >= 0)
         close(job.fd);
-    if (job.part == NOT_READY || (job.part == PART_LOCK && job.error == EINTR))
+    if (job.part == NOT_READY || (job.part <= PART_FILE && job.error == EINTR))
         return PyErr_CheckSignals() < 0 ? NULL : Py_NewRef(Py_None);
     return Py_BuildValue("iii", job.part, job.run.step, job.error);
 }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
-from faults import notify
+from faults import calls, errors, notify
 from faults.harness import Point, Session, Tally, judge, sample
 from faults.operations import OPERATIONS
 
@@ -50,6 +51,8 @@ FORMER = {
     ("run_too_long", "main", "pidfd_open", "EMFILE"): "what there was no descriptor for lived on",
     ("run_too_long", "main", "openat", "EMFILE"): "those whose parent could not be looked at lived on",
     ("run_init_too_long", "main", "ppoll", "ENOMEM"): "a killed child stayed a zombie",
+    ("handles_of_mounts", "main", "close", "EIO"): "the file of the mounts stayed open",
+    ("named_ipc", "main", "openat", "EINTR"): "an interruption was told as an error",
 }
 
 
@@ -88,6 +91,30 @@ def test_what_did_not_hold_once(session: Session) -> None:
         tally += run(session, points)
         assert tally.tried > before, f"{operation}: {role} makes no {call} any more: find where it went"
     assert not tally.violations, failures(tally)
+
+
+def test_errors_of_every_call() -> None:
+    """A call or an error that is misspelt would be tried nowhere."""
+    for call in (*errors.ERRORS, *errors.SPARED, *calls.UNSEEN):
+        assert call in calls.numbers(), call
+    assert all(calls.error_number(name) for listed in errors.ERRORS.values() for name in listed.split())
+    assert not set(errors.ERRORS) & {*errors.SPARED, *calls.UNSEEN}
+
+
+def seen(call: str, *arguments: int, **other: object) -> errors.Seen:
+    return errors.Seen("main", call, 1, "/path", arguments, deaf=False, file="")._replace(**other)
+
+
+def test_errors_by_arguments() -> None:
+    """Only what a call can get from what it is asked."""
+    assert "EEXIST" in errors.of(seen("openat", 0, 0, os.O_CREAT | os.O_WRONLY))
+    assert not {"EEXIST", "EROFS"} & {*errors.of(seen("openat", 0, 0, os.O_RDONLY))}
+    assert errors.of(seen("close", 3, file="disk")) == ("EDQUOT", "EINTR", "EIO", "ENOSPC")
+    assert errors.of(seen("close", 3, deaf=True)) == ("EIO",)
+    assert errors.of(seen("waitid", 0, 0, 0, os.WNOHANG | os.WEXITED, role="init")) == ()
+    assert errors.of(seen("ioctl", 3, 0xB701)) != errors.of(seen("ioctl", 3, 0xFF01))
+    assert errors.of(seen("prctl", 4, 1)) == ()  # PR_SET_DUMPABLE
+    assert errors.of(seen("no_such_call")) == ("EPERM",)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 has none.
 
 Left out is what only a wrong argument causes: EBADF, EFAULT, ENAMETOOLONG, ENOTSOCK, ESPIPE and the like, and EINVAL
-where it says no more than that.  What depends on the arguments is added by `of`.
+where it says no more than that; and EINTR of what never waits, as opening a file of procfs.  What depends on the
+arguments is added by `of`.
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ ERRORS = {
 }
 
 # They have no error that a correct call can get.
-SPARED = "lseek fcntl_getfl membarrier".split()
+SPARED = "lseek membarrier".split()
 
 _DUPLICATES, _ADD_SEALS = (0, 1030), 1033
 _DUMPABLE = (3, 4)  # PR_GET_DUMPABLE, PR_SET_DUMPABLE
@@ -218,12 +219,17 @@ def _open(seen: Seen, listed: str) -> str:
         listed += " EDQUOT EEXIST ENOSPC EROFS"
     if flags & os.O_ACCMODE != os.O_RDONLY:
         listed += " EPERM EROFS"
-    return listed.replace("EINTR", "") if flags & os.O_PATH else listed
+    waits = seen.detail.startswith("/") and not seen.detail.startswith("/proc/") and not flags & os.O_PATH
+    return listed if waits else listed.replace("EINTR", "")
 
 
 def _status(seen: Seen, listed: str) -> str:
     flags = seen.arguments[3 if seen.call == "newfstatat" else 2]
     return "ENOMEM" if flags & _AT_EMPTY_PATH and not seen.detail else listed
+
+
+def _statfs(seen: Seen, listed: str) -> str:
+    return listed if seen.file == "disk" else listed.replace("EINTR", "")
 
 
 def _flock(seen: Seen, listed: str) -> str:
@@ -248,6 +254,7 @@ _BY_ARGUMENTS = {
     "openat": _open,
     "newfstatat": _status,
     "statx": _status,
+    "fstatfs": _statfs,
     "flock": _flock,
     "close": _close,
     "write": _write,

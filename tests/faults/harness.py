@@ -36,7 +36,7 @@ if __name__ == "__main__":
 from faults import calls, errors, notify  # noqa: E402
 from faults.errors import Seen  # noqa: E402
 from faults.notify import BEGIN, END, Call, Listener  # noqa: E402
-from faults.operations import OPERATIONS, TOLERANT  # noqa: E402
+from faults.operations import OPERATIONS, TOLERANT, WITHOUT_PROC  # noqa: E402
 
 from nsutil import NSType  # noqa: E402
 
@@ -306,7 +306,8 @@ def _is_known(point: Point, classes: list[str], text: str) -> bool:
     """Whether the contract knows such an end."""
     if "WrongResult" in classes:  # without a status that somebody else took, or what it was not allowed to look at
         refused = point.operation in TOLERANT and point.action in ("EACCES", "EPERM", "ENOENT", "ENOMEM", "ESRCH")
-        return refused or point.action == "ECHILD"
+        without_proc = point.operation in WITHOUT_PROC and point.action == "ENOENT"
+        return refused or without_proc or point.action == "ECHILD"
     return bool(KNOWN & set(classes)) or "can't start new thread" in text
 
 

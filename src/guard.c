@@ -504,7 +504,18 @@ exit_call(PyObject *self, PyObject *args, PyObject *keywords)
 }
 
 
+/* It is in the dictionary of a class of the module that its own type holds:
+ * unless the collector sees that, none of them ever goes. */
+static int
+exit_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    return 0;
+}
+
+
 static PyType_Slot exit_slots[] = {
+    {Py_tp_traverse, exit_traverse},
     {Py_tp_descr_get, exit_get},
     {Py_tp_call, exit_call},
     {0, NULL},
@@ -513,7 +524,8 @@ static PyType_Slot exit_slots[] = {
 static PyType_Spec exit_spec = {
     .name = "nsutil._ns.Exit",
     .basicsize = sizeof(PyObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE
+             | Py_TPFLAGS_HAVE_GC,
     .slots = exit_slots,
 };
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import array
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -323,3 +325,24 @@ def test_signals_while_a_program_is_awaited_do_not_end_the_wait(leak_check: None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old)
+
+
+IMPORTED_ANEW = """
+import gc, sys, weakref
+import nsutil._ns
+first = weakref.ref(nsutil._ns)
+kinds = [weakref.ref(getattr(nsutil._ns, name)) for name in ("Plan", "Block", "Guard", "Child")]
+del nsutil._ns, sys.modules["nsutil._ns"]
+gc.collect()
+print([each() for each in (first, *kinds)])
+from nsutil import UTS, Namespace
+with Namespace(UTS):
+    pass
+"""
+
+
+def test_module_that_is_forgotten_goes_and_can_be_imported_anew() -> None:
+    """As it does in each subinterpreter."""
+    env = {**os.environ, "PYTHONPATH": str(support.PACKAGE)}
+    done = subprocess.run([sys.executable, "-c", IMPORTED_ANEW], env=env, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == (f"{[None] * 5}\n", "")

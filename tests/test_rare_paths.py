@@ -427,14 +427,17 @@ def test_call_beside_closed_streams() -> None:
 
 
 def test_executor_where_the_working_directory_is_gone(tmp_path: Path) -> None:
-    def body() -> int:
+    """The second thread joins what the first has made, and would go back to where it was."""
+
+    def body() -> list[int]:
         os.chdir(tmp_path / "gone")
         os.rmdir(tmp_path / "gone")
-        with Namespace(MNT).executor(1, "thread") as pool:
-            return pool.submit(int, "7").result()
+        both = threading.Barrier(2, timeout=20)
+        with Namespace(MNT).executor(2, "thread") as pool:
+            return sorted(job.result() for job in [pool.submit(both.wait) for _ in range(2)])
 
     (tmp_path / "gone").mkdir()
-    assert in_child(body) == 7
+    assert in_child(body) == [0, 1]
 
 
 def test_thread_whose_set_up_fails_leaves_no_pid_namespace(leak_check: None) -> None:

@@ -11,7 +11,7 @@ import sysconfig
 
 import older_kernel
 import pytest
-from support import PACKAGE, ROOT, SRC, needs_program, needs_root
+from support import PACKAGE, ROOT, SRC, needs_program, needs_root, uncounted
 
 EXECUTOR = ["steps", "credsteps", "mountsteps", "submounts", "targets"]
 SPAWN = ["spawn", "child", "closefds", "initfile", "shared", "clone3"]
@@ -218,6 +218,7 @@ print("done")
 """
 
 
+@uncounted
 def test_subinterpreters_have_blocks_and_programs():
     env = {**os.environ, "PYTHONPATH": str(PACKAGE)}
     done = subprocess.run([sys.executable, "-c", INTERPRETERS], env=env, capture_output=True, text=True, timeout=90)

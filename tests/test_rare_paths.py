@@ -318,6 +318,51 @@ def test_joined_time_leaves_the_capability_for_it_where_it_was_asked_for() -> No
 
 
 MS_NOEXEC = 8
+
+
+def test_what_is_taken_over_from_the_target(tmp_path: Path) -> None:
+    """Its ids, working directory and root, each as the option says."""
+
+    def target() -> None:
+        os.chroot(tmp_path)
+        os.chdir("/below")
+        os.setresgid(4243, 4243, 4243)
+        os.setresuid(4242, 4242, 4242)
+
+    def look() -> list[int | tuple[int, int]]:
+        return [os.stat("/").st_ino, os.stat(".").st_ino, os.getuid(), os.getgid()]
+
+    (tmp_path / "below").mkdir()
+    root, below, slash = (os.stat(path).st_ino for path in (tmp_path, tmp_path / "below", "/"))
+    support.preload()
+    with support.standing(target) as (pid, _):
+        here = os.stat(".").st_ino
+        for options, expected in (
+            ({"uid": "target"}, [slash, here, 4242, 0]),
+            ({"uid": "target", "gid": "target"}, [slash, here, 4242, 4243]),
+            ({"root": True}, [root, root, 0, 0]),
+            ({"root": True, "cwd": True}, [root, below, 0, 0]),
+        ):
+            assert nsutil.enter(pid, UTS, **options).call(look) == expected, options
+
+
+def test_cgroup_by_descriptor() -> None:
+    def body() -> list[str]:
+        private_mounts()
+        must("mount", b"none", b"/mnt", b"cgroup2", 0, None)
+        os.mkdir(group)
+        fd = os.open(group, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            command = ["sed", "-n", "s/^0:://p", "/proc/self/cgroup"]
+            recipes = [Namespace(UTS, cgroup=cgroup) for cgroup in (fd, group)]
+            return [recipe.run(command, capture_output=True, text=True).stdout for recipe in recipes]
+        finally:
+            os.rmdir(group)
+
+    group = f"/mnt/nsutil-{os.getpid()}"
+    assert in_child(body) == [f"{group.removeprefix('/mnt')}\n"] * 2
+
+
 # In this order.
 PLACES = ("/dev/shm", "/run", "/tmp", "/var/tmp")
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 import support
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("soak")]
+pytestmark = [pytest.mark.slow, support.uncounted, pytest.mark.xdist_group("soak")]
 ROOT = os.geteuid() == 0
 
 

@@ -190,6 +190,7 @@ LIBC = os.confstr("CS_GNU_LIBC_VERSION") or ""
 FORK_LOCKS = LIBC.startswith("glibc ") and tuple(map(int, LIBC.split()[1].split(".")[:2])) >= (2, 41)
 
 
+@support.uncounted
 def test_a_call(tmp_path: Path) -> None:
     """Without those of the interpreter in the child, which differ from version to version."""
     found = trace(tmp_path, "box.call(int)", "box = Namespace(UTS)")

@@ -217,6 +217,13 @@ def seconds(value: object) -> float:
     return value if value < 2**63 else math.inf
 
 
+def time_left(value: object) -> float | None:
+    """A timeout of subprocess or asyncio: what is over already is due at once."""
+    if value is None:
+        return None
+    return seconds(0 if isinstance(value, (int, float)) and value < 0 else value)
+
+
 def signal_or_flag(value: object) -> int | bool:
     """kill_child: False, True (SIGKILL), or a signal by number or name."""
     if isinstance(value, bool):

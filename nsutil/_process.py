@@ -14,7 +14,7 @@ import warnings
 from errno import ESRCH
 
 from . import _command, _ns
-from ._options import seconds
+from ._options import time_left
 from ._spawn import CLOSE_FDS, INHERITED, RESTORE_SIGNALS, Child, Launch, launch_of, ready_launch
 from ._types import NAMES, NSType
 
@@ -247,10 +247,7 @@ def run_recipe(
     **options: Any,
 ) -> subprocess.CompletedProcess[Any]:
     """Run a program as the recipe says; options and result as subprocess.run."""
-    if timeout is _UNSET:
-        timeout = recipe._options.get("timeout")
-    elif timeout is not None:
-        timeout = seconds(timeout)
+    timeout = recipe._options.get("timeout") if timeout is _UNSET else time_left(timeout)
     if positional or options or capture_output or input is not None or timeout is not None:
         launch = None
     else:

@@ -13,7 +13,7 @@ import signal
 import subprocess
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT
 
-from ._options import seconds
+from ._options import time_left
 from ._process import Popen
 
 TYPE_CHECKING = False
@@ -224,7 +224,7 @@ async def run(
     if input is not None:
         options["stdin"] = PIPE
         input = input.encode(encoding or "utf-8") if isinstance(input, str) else input
-    timeout = None if timeout is None else seconds(timeout)
+    timeout = time_left(timeout)
     words = [args] if isinstance(args, (str, bytes, os.PathLike)) else list(args)
     process = await create_subprocess_exec(*words, **options)
     try:

@@ -340,13 +340,14 @@ take_waiting(struct module_state *state)
 }
 
 
-/* The guard for this entry: the one that waits for it, else a new one that
- * only the block will keep. */
+/* The guard for this entry: the one that waits for it, unless whoever looked
+ * it up has dropped it, else a new one that only the block will keep. */
 GuardObject *
 guard_for(struct module_state *state, PyObject *recipe, bool *is_new)
 {
     GuardObject *guard = take_waiting(state);
-    *is_new = guard == NULL || guard->recipe != recipe;
+    *is_new = guard == NULL || guard->recipe != recipe
+              || Py_REFCNT((PyObject *)guard) == 1;
     if (!*is_new || PyErr_Occurred())
         return guard;
     Py_XDECREF((PyObject *)guard);

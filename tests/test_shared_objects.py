@@ -78,6 +78,17 @@ def test_way_out_that_another_thread_drops_before_the_way_in() -> None:
 
 
 @support.needs_root
+def test_ways_that_are_called_by_name_again_and_again(leak_check: None) -> None:
+    """The way out that was looked up for one round is none that keeps the next one."""
+    box, before = Namespace(UTS), place()
+    for _ in range(3):
+        box.__enter__()
+        assert place() != before
+        box.__exit__(None, None, None)
+        assert place() == before
+
+
+@support.needs_root
 def test_way_out_that_is_never_used_is_kept_no_longer_than_its_thread(leak_check: None) -> None:
     class Watched(Namespace):
         pass

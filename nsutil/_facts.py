@@ -147,7 +147,11 @@ class Facts:
         pid = self.counts_of(key)[1]
         if pid:
             return f"/proc/{pid}/ns/{TYPE_NAMES[key >> KEY_SHIFT]}"
-        return next((path for held in self._held.get(key, ()) if (path := self._openable(*held))), None)
+        held = sorted(self._held.get(key, ()), key=self._is_elsewhere)
+        return next((path for each in held if (path := self._openable(*each))), None)
+
+    def _is_elsewhere(self, held: tuple[Holder, int]) -> bool:
+        return held[0].kind == "mount" and held[1] != self.own_mntns
 
     def _openable(self, holder: Holder, mntns: int) -> str | None:
         if holder.kind != "mount" or mntns == self.own_mntns:

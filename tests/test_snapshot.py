@@ -30,6 +30,7 @@ from support import (
     ns_inodes,
     open_fds,
     paused,
+    private_mounts,
     standing,
 )
 
@@ -540,6 +541,28 @@ def test_a_mount_in_a_mount_namespace_that_nobody_is_in(tmp_path: Path) -> None:
         assert snap.holders(inode) == [Holder("mount", None, None, None, str(tmp_path / "ns"))]
         assert get(snap, inode).path is None
         assert pid
+
+
+@needs_root
+def test_of_two_mounts_the_own_one_is_the_path(tmp_path: Path) -> None:
+    """The other one is seen through a process with a lower number."""
+
+    def outer() -> tuple[str | None, str]:
+        private_mounts()
+        file = tmp_path / "name"
+        file.touch()
+        with paused(NET) as pid:
+            mount(f"/proc/{pid}/ns/net", str(file), None, MS_BIND)
+        inode = file.stat().st_ino
+
+        def inner() -> str | None:
+            nsutil.unshare(MNT)
+            return get(snapshot(), inode).path
+
+        return in_child(inner), str(file)
+
+    path, expected = in_child(outer)
+    assert path == expected
 
 
 @needs_root

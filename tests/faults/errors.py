@@ -219,7 +219,8 @@ def _open(seen: Seen, listed: str) -> str:
         listed += " EDQUOT EEXIST ENOSPC EROFS"
     if flags & os.O_ACCMODE != os.O_RDONLY:
         listed += " EPERM EROFS"
-    waits = seen.detail.startswith("/") and not seen.detail.startswith("/proc/") and not flags & os.O_PATH
+    slow = seen.detail.startswith("/") and not seen.detail.startswith("/proc")
+    waits = slow and not flags & (os.O_PATH | os.O_DIRECTORY)
     return listed if waits else listed.replace("EINTR", "")
 
 

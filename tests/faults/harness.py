@@ -304,11 +304,17 @@ def _judge_outcome(point: Point, kind: str, classes: list[str], text: str) -> It
 
 def _is_known(point: Point, classes: list[str], text: str) -> bool:
     """Whether the contract knows such an end."""
-    if "WrongResult" in classes:  # without a status that somebody else took, or what it was not allowed to look at
-        refused = point.operation in TOLERANT and point.action in ("EACCES", "EPERM", "ENOENT", "ENOMEM", "ESRCH")
-        without_proc = point.operation in WITHOUT_PROC and point.action == "ENOENT"
-        return refused or without_proc or point.action == "ECHILD"
+    if "WrongResult" in classes:  # without a status that somebody else took, or what it could not look at
+        missed = point.operation in TOLERANT and point.action != "EINTR"
+        return missed or point.action == "ECHILD" or _is_told_away(point)
     return bool(KNOWN & set(classes)) or "can't start new thread" in text
+
+
+def _is_told_away(point: Point) -> bool:
+    """Whether it was told that there is nothing: no reader of its pipe, no directory, no place for /proc."""
+    if point.action == "EPIPE" or (point.call, point.action) == ("getdents64", "ENOENT"):
+        return True
+    return point.operation in WITHOUT_PROC and point.action == "ENOENT"
 
 
 def points_of(operation: str, seen: Iterable[Seen]) -> Iterator[Point]:

@@ -139,18 +139,20 @@ sanitize: $(VENV)/.built $(VENV)/.test ## The tests under ASan and UBSan (SANITI
 # Python: coverage.py, whose data files the children of the tests write too.  C: gcov with its counters in a file that
 # all processes map (src/counters.c), from which one process at the end writes gcov's own; errors of system calls are
 # tried by injecting some.  The folder is open to the ordinary users that tests become, and no command may prefer the
-# package in the current folder.
+# package in the current folder.  KEEP=1 adds to what was counted before, of the same code.
+FAULTS ?= 20
 coverage: export COVERAGE_FILE := $(CURDIR)/build/coverage/data/.coverage
 coverage: export PYTHONPATH := $(CURDIR)/build/coverage/lib
 coverage: export PYTHONSAFEPATH := 1
-coverage: $(VENV)/.built $(VENV)/.test ## Lines of Python and C that the tests run, children counted
+coverage: $(VENV)/.built $(VENV)/.test ## Lines of Python and C that the tests run, children counted (KEEP=1: more of it)
 	NSUTIL_COVERAGE=1 $(call build_apart,coverage)
-	rm -rf build/coverage/data && mkdir build/coverage/data && : >build/coverage/counters
+	$(if $(KEEP),,rm -rf build/coverage/data build/coverage/counters)
+	mkdir -p build/coverage/data && : >>build/coverage/counters
 	find build/coverage -name '*.gcda' -delete && chmod -R a+rwX build/coverage
 	-$(BIN)/coverage run $(PYTEST) $(ARGS)
-	-$(BIN)/python tests/faults/harness.py --every 20 | tail -n 1
+	-$(BIN)/python tests/faults/harness.py --every $(FAULTS) | tail -n 1
 	NSUTIL_COVERAGE_WRITE=1 $(BIN)/python -c 'import nsutil._ns'
-	$(BIN)/coverage combine --quiet && $(BIN)/coverage report
+	$(BIN)/coverage combine --append --quiet && $(BIN)/coverage report
 	$(PIP) install gcovr && $(BIN)/gcovr --root . --filter src/ --exclude src/counters.c \
 	    --gcov-ignore-parse-errors negative_hits.warn_once_per_file build/coverage
 

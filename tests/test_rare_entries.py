@@ -83,6 +83,7 @@ def test_spawn_of_nonsense_starts_nothing(changes: dict[str, Any], error: type[E
 def test_spawn_itself(leak_check: None) -> None:
     child = Started()
     assert spawn(child) is None
+    assert child.pid == child.program_pid > 0
     assert child.reap() == 0
 
 
@@ -129,9 +130,10 @@ def test_plan_of_something_else(leak_check: None) -> None:
 def test_plan_that_runs_apart_is_checked_first(leak_check: None) -> None:
     plan = _ns.Plan([("umask", (0o22,), 0, 0)])
     assert _ns.run_apart((plan,), (), 0, -1) >= 0  # type: ignore[operator]
-    for plans, slots, want, cpu in (((plan,), (), -1, -1), ((plan,), (), 0, 1 << 20), ((plan,) * 100, (), 0, -1)):
+    bad = ((plan,), -1, -1), ((plan,), _ns.RUN_SLOTS, -1), ((plan,), 0, 1 << 20), ((plan,) * 100, 0, -1)
+    for plans, want, cpu in bad:
         with pytest.raises(ValueError, match=r"no slot|at most"):
-            _ns.run_apart(plans, slots, want, cpu)
+            _ns.run_apart(plans, (), want, cpu)
     with pytest.raises(TypeError):
         _ns.run_apart((plan,), 7, 0, -1)  # type: ignore[arg-type]
 

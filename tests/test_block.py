@@ -14,7 +14,7 @@ import threading
 import time
 
 import pytest
-from support import in_child, needs_kernel, needs_root
+from support import SLOWER, in_child, needs_kernel, needs_root
 
 import nsutil
 from nsutil import CGROUP, IPC, MNT, NET, PID, TIME, USER, UTS, Namespace, RestoreError, enter
@@ -656,7 +656,7 @@ def test_thread_takes_time_with_offsets():
         out = subprocess.run(["cat", "/proc/uptime"], capture_output=True, text=True, check=True).stdout
         return float(out.split()[0])
 
-    inside = Namespace(TIME, boottime=500_000.25).thread(uptime).result(10)
+    inside = Namespace(TIME, boottime=500_000.25).thread(uptime).result(10 * SLOWER)
     assert 500_000 < inside - uptime() < 500_010
 
 

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import support
 from support import USER_ID, needs_program, needs_root, no_leaks
 from support_cli import ENV, Done, Session, child_of, nsutil
 
@@ -29,7 +30,11 @@ DOCKERS_CAPS = "00000000a80425fb"
 
 
 def box(*argv: str, **options: object) -> Done:
-    return nsutil("box", *argv, **options)  # type: ignore[arg-type]
+    """A skip where the host's files cannot be had read-only, with what is mounted below them."""
+    done = nsutil("box", *argv, **options)  # type: ignore[arg-type]
+    if done.status and "bind / on /: Function not implemented" in done.err and support.lacks("mount-setattr"):
+        pytest.skip("this kernel has no mount-setattr")
+    return done
 
 
 @pytest.fixture
@@ -281,6 +286,7 @@ def test_failures_are_one_line(argv: list[str], status: int, said: str) -> None:
 
 @needs_root
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+@support.needs_kernel("mount-setattr")
 def test_signals_reach_the_program(number: int) -> None:
     trap = f"trap 'echo got; exit 5' {number}; echo ready; while :; do sleep 0.05; done"
     command = [sys.executable, "-m", "nsutil", "box", "--", "sh", "-c", trap]
@@ -293,6 +299,7 @@ def test_signals_reach_the_program(number: int) -> None:
 
 
 @needs_root
+@support.needs_kernel("mount-setattr")
 def test_everything_ends_with_it() -> None:
     command = [sys.executable, "-m", "nsutil", "box", "--", "sh", "-c", "sleep 60 & echo ready; sleep 60"]
     with subprocess.Popen(command, env=ENV, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as process:
@@ -311,6 +318,7 @@ def test_everything_ends_with_it() -> None:
 
 
 @needs_root
+@support.needs_kernel("mount-setattr")
 def test_its_terminal() -> None:
     """A terminal of its own with a name, job control, Ctrl-C, sizes that follow; ours as it was in the end."""
     with Session("box", "--", "sh", env={**ENV, "PS1": "$ "}, size=(33, 99)) as session:
@@ -333,6 +341,7 @@ def test_its_terminal() -> None:
 
 @needs_root
 @pytest.mark.parametrize("share", ["", "--share-terminal"])
+@support.needs_kernel("mount-setattr")
 def test_nothing_can_be_typed_outside(share: str) -> None:
     """TIOCSTI inside goes to the terminal inside, where the kernel allows it at all."""
     inject = "import fcntl, termios; [fcntl.ioctl(0, termios.TIOCSTI, c.encode()) for c in 'echo injected\\n']"
@@ -350,6 +359,7 @@ def test_nothing_can_be_typed_outside(share: str) -> None:
 
 
 @needs_root
+@support.needs_kernel("mount-setattr")
 def test_terminal_in_a_pipeline() -> None:
     """Standard input a terminal, output a pipe: what is printed goes down the pipe."""
     look = "test -t 0 && echo stdin; test -t 1 || echo piped"
@@ -360,6 +370,7 @@ def test_terminal_in_a_pipeline() -> None:
 
 
 @needs_root
+@support.needs_kernel("mount-setattr")
 def test_sharing_the_terminal() -> None:
     with Session("box", "--share-terminal", "--", "bash", "--norc", env=ENV) as session:
         session.type("tty; echo ready\n", "\nready\r\n")

@@ -30,7 +30,7 @@ PR_CAPBSET_DROP = 24
 # They need nothing that a container withholds.
 WORK = {"named_watch", "snapshot", "snapshot_ids", "doctor"}
 # The thin calls do not explain; in a root with nothing but /proc there is no doctor to be imported.
-UNEXPLAINED = {"clone_uts", "clone_pid", "block_mnt_in_a_root"}
+UNEXPLAINED = {name for name in operations.OPERATIONS if name.startswith("clone_")} | {"block_mnt_in_a_root"}
 
 
 def confine(filtered: bool) -> None:

@@ -1063,6 +1063,7 @@ def test_no_descriptor_is_lost_over_many() -> None:
 
 
 @support.needs_root
+@support.needs_kernel("pidfd-setns")
 @pytest.mark.parametrize("mover", ["first thread", "calling thread"])
 def test_the_look_whether_pidfds_can_be_joined_moves_no_thread(mover: str) -> None:
     """A pidfd of the process is that of its first thread, which may be in a block just then, or the caller may be."""

@@ -335,6 +335,7 @@ def test_keep_caps_survive_setuid() -> None:
 
 
 @needs_root
+@pytest.mark.serial  # a mount in everybody's sight
 def test_files_keep_namespaces(folder: Path) -> None:
     names = ["uts", "ipc", "net", "cgroup"]
     for name in names:
@@ -354,6 +355,7 @@ def test_files_keep_namespaces(folder: Path) -> None:
 
 
 @needs_root
+@pytest.mark.serial  # a mount in everybody's sight
 def test_files_keep_the_types_that_are_bound_from_outside(folder: Path) -> None:
     names = ["mount", "user", "pid", "time", "uts"]
     for name in names:

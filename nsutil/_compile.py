@@ -320,7 +320,10 @@ def _join_cgroup(builder: PlanBuilder, recipe: Namespace, plan: ChildPlan) -> No
     directory = _cgroup_of(_process_target(recipe)) if recipe.cgroup is True else recipe.cgroup
     fd = _open_cgroup(directory)
     plan.keep.append(fd)
-    builder.add("join_cgroup", builder.keep(fd), label="join the cgroup", filename=str(directory))
+    slot = builder.keep(fd)
+    builder.add("join_cgroup", slot, label="join the cgroup", filename=str(directory))
+    # It has the rights of who opened it: no function inside gets it.
+    builder.add("close", slot, label="join the cgroup", filename=str(directory))
 
 
 def _open_cgroup(directory: str | int | HasFileno) -> int:

@@ -309,6 +309,36 @@ def test_d04_only_a_cgroup_is_written_to(tmp_path: Path, trap: str, by_descripto
     assert trap != "file" or procs.read_text() == "untouched"
 
 
+def _files_of_cgroups() -> list[str]:
+    """Those that this process holds open, and the cgroup it is in."""
+    held = []
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the one of the listing
+            held.append(os.readlink(f"/proc/self/fd/{fd}"))
+    lines = Path("/proc/self/cgroup").read_text().splitlines()
+    return [path for path in held if "cgroup" in path] + [line for line in lines if line.startswith("0::")]
+
+
+@needs_root
+@pytest.mark.incident("D4")
+@pytest.mark.parametrize("new", [UTS, PID | MNT])
+def test_d04_a_function_in_a_cgroup_does_not_hold_its_file(new: NSType) -> None:
+    group = f"/mnt/nsutil-held-{os.getpid()}"
+
+    def body() -> list[list[str]]:
+        support.private_mounts()
+        must("mount", b"none", b"/mnt", b"cgroup2", 0, None)
+        os.mkdir(group)
+        try:
+            box = Namespace(new, cgroup=group)
+            with box.executor() as pool:
+                return [box.call(_files_of_cgroups), pool.submit(_files_of_cgroups).result()]
+        finally:
+            os.rmdir(group)
+
+    assert in_child(body) == [[f"0::{group.removeprefix('/mnt')}"]] * 2
+
+
 # D5: audit hooks see everything before it is done
 
 

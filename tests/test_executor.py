@@ -150,10 +150,15 @@ def test_failing_set_up_is_raised_by_submit() -> None:
     as_user(body)
 
 
+def die_soon() -> None:
+    time.sleep(0.5)  # all jobs are submitted by then
+    signal.raise_signal(signal.SIGKILL)
+
+
 def test_a_worker_that_dies_breaks_the_pool() -> None:
     with Namespace().executor(2) as pool:
         waiting = [pool.submit(time.sleep, 100)]
-        dying = pool.submit(signal.raise_signal, signal.SIGKILL)
+        dying = pool.submit(die_soon)
         later = [pool.submit(int) for _ in range(5)]
         for job in [dying, *waiting, *later]:
             with pytest.raises(BrokenProcessPool):

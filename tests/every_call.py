@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.metadata
 import os
 import pickle
 import signal
@@ -674,8 +675,9 @@ def _plugin() -> None:
     folder = Path("/run/plugged")
     folder.mkdir(exist_ok=True)
     (folder / "test_it.py").write_text(PLUGGED)
-    options = "-p nsutil.pytest_plugin -p no:cacheprovider --ns-leaks --ns-isolate=uts,mnt"
-    command(*options.split(), module="pytest", cwd=folder)
+    installed = any(e.value == "nsutil.pytest_plugin" for e in importlib.metadata.entry_points(group="pytest11"))
+    plugin = [] if installed else ["-p", "nsutil.pytest_plugin"]
+    command(*plugin, *"-p no:cacheprovider --ns-leaks --ns-isolate=uts,mnt".split(), module="pytest", cwd=folder)
 
 
 def distinct(table: dict[str, Call]) -> dict[str, Call]:

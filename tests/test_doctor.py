@@ -404,7 +404,9 @@ def test_hint_settings_of_other_kernels(file: str, value: str, cause: str) -> No
 def test_hint_unknown_step_is_none() -> None:
     assert doctor.hint(errno.EIO, "read the tea leaves") is None
     assert doctor.hint(0, "") is None
-    assert doctor.hint(errno.EPERM, "mount proc on /proc", ("no such type",)) is None or os.geteuid() != 0
+    filtered = "\nSeccomp:\t2" in Path("/proc/self/status").read_text()
+    if os.geteuid() == 0 and not filtered:
+        assert doctor.hint(errno.EPERM, "mount proc on /proc", ("no such type",)) is None
 
 
 def test_hint_reaches_the_error() -> None:

@@ -27,7 +27,9 @@ from nsutil._leaks import Held
 pytestmark = needs_root
 
 # Values are made, compared and shown all the time, and hold nothing.
-ALWAYS = {f"__{name}__" for name in "init new init_subclass setattr delattr eq hash repr str dir getnewargs".split()}
+ALWAYS = {
+    f"__{name}__" for name in "init new init_subclass setattr delattr eq hash repr str dir getnewargs replace".split()
+}
 
 
 def members(cls: type) -> Iterator[str]:

@@ -42,6 +42,7 @@ from nsutil import NSType  # noqa: E402
 
 OUT_OF_REACH = ("pidfd_open", "ESRCH"), ("pidfd_send_signal", "EPERM"), ("pidfd_send_signal", "ESRCH")
 TREES = {"run_too_long", "run_init_too_long"}  # which have to be killed
+WAITED = 3  # rounds of a wait for the end of a thread: how many there are is chance
 DELAY = 0.03
 GIVE_UP = 80.0
 
@@ -320,6 +321,8 @@ def _is_told_away(point: Point) -> bool:
 def points_of(operation: str, seen: Iterable[Seen]) -> Iterator[Point]:
     """Everything that can be done to an operation."""
     for call in seen:
+        if call.call == "tgkill" and call.occurrence > WAITED:
+            continue
         for action in (*errors.of(call), "delay", "kill"):
             yield Point(operation, call.role, call.call, call.occurrence, action)
 

@@ -577,5 +577,6 @@ def test_box_takes_a_time_as_its_timeout(value: str) -> None:
 
 @needs_root
 @pytest.mark.parametrize("value", ["inf", "1e300"])
+@support.needs_kernel("mount-setattr")
 def test_box_may_wait_for_ever(value: str) -> None:
     assert support_cli.nsutil("box", f"--timeout={value}", "--", "true").status == 0

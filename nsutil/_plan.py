@@ -14,7 +14,7 @@ from ._errors import step_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Protocol, TypeAlias
 
     class HasFileno(Protocol):
@@ -115,14 +115,15 @@ def pairs(items: Sequence[tuple[Slot, int]]) -> list[int]:
     return [number for slot, flags in items for number in (slot[0], flags)]
 
 
-def close_all(fds: list[int]) -> None:
+def close_all(fds: list[int], close: Callable[[int], None] = os.close) -> None:
     """Close descriptors where nothing may be left undone.
 
     close(2) lets go of a descriptor whatever it returns; its errors are about
-    data that was written, and there is none.
+    data that was written, and there is none.  The default is what a dying
+    interpreter still has.
     """
     while fds:
         try:
-            os.close(fds.pop())
+            close(fds.pop())
         except OSError:
             pass

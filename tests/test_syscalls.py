@@ -214,7 +214,11 @@ def test_a_snapshot_of_ids(tmp_path: Path) -> None:
     if nsutil.clone(PID | MNT) != 0:
         os._exit(os.waitstatus_to_exitcode(os.wait()[1]))
     subprocess.run(["mount", "-t", "proc", "proc", "/proc"], check=True)
-    sleepers = [subprocess.Popen(["sleep", "100"]) for _ in range(9)]
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    sleepers = [subprocess.Popen(["cat"], **pipes) for _ in range(9)]
+    for each in sleepers:  # which is done with its own calls when it has answered
+        os.write(each.stdin.fileno(), b"x")
+        os.read(each.stdout.fileno(), 1)
     """
     found = trace(tmp_path, "snapshot(tasks=False, fds=False, sockets=False, mounts=False)", setup)
     counts = {"openat": 10 + 2, "readlinkat": 8 * 10 + 2, "getdents64": 2, "close": 10 + 2}

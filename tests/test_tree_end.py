@@ -44,7 +44,7 @@ def start_by_run(box: Namespace, ready: int) -> None:
 
 def end_at(
     start: Callable[[Namespace, int], None], box: Namespace, point: int, child: bool = False
-) -> tuple[int, str, set[int]]:
+) -> tuple[int, str, list[str]]:
     """The caller, or its child, is killed when the point-th system call of the tree begins or is over.
 
     How many there were until what was started said so, which one it was, and who was left.
@@ -64,11 +64,22 @@ def end_at(
                 ready = bool(_read(reader))
             if ready and not where:
                 break
-        return count, where, set(tree.living) if where else set()
+        return count, where, [_described(pid, tree) for pid in tree.living] if where else []
     finally:
         tree.end()
         os.close(reader)
         os.close(writer)
+
+
+def _described(pid: int, tree: Tree) -> str:
+    """A process that is left, and where it is."""
+    about = "the caller" if pid == tree.root else str(pid)
+    for name in "comm", "syscall", "wchan", "stat":
+        try:
+            about += " " + Path(f"/proc/{pid}/{name}").read_text().strip()
+        except OSError as error:
+            about += f" {error}"
+    return about
 
 
 def _read(fd: int) -> bytes:
@@ -100,7 +111,7 @@ def test_wherever_the_tree_is_when_its_caller_ends(
         box = Namespace(**options)  # type: ignore[arg-type]
         total = end_at(start, box, NEVER)[0]
         ends = (end_at(start, box, point) for point in range(1, total, max(1, total // POINTS)))
-        return [(count, where) for count, where, left in ends if left]
+        return [(count, where, left) for count, where, left in ends if left]
 
     assert in_child(body, timeout=280) == []
 
@@ -116,7 +127,7 @@ def test_wherever_the_tree_is_when_its_first_process_is_killed(options: dict[str
         box = Namespace(**options)  # type: ignore[arg-type]
         total = end_at(start_by_call, box, NEVER)[0]
         ends = (end_at(start_by_call, box, point, child=True) for point in range(1, total, 3))
-        return [(count, where) for count, where, left in ends if left]
+        return [(count, where, left) for count, where, left in ends if left]
 
     assert in_child(body, timeout=280) == []
 

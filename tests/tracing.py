@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -87,10 +88,12 @@ class Tree:
             time.sleep(0.001)
 
     def end(self) -> None:
-        """Kill who is left."""
+        """Kill who is left, and who was being started: the next tree is not to see them."""
         for pid in self.living:
             os.kill(pid, signal.SIGKILL)
-        while self.living:
-            pid, status = os.waitpid(-1, _WALL)
-            if not os.WIFSTOPPED(status):
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, _WALL)
                 self.living.discard(pid)
+                if os.WIFSTOPPED(status):
+                    os.kill(pid, signal.SIGKILL)

@@ -163,6 +163,7 @@ def job(n: int) -> int:
 
 @uncounted
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_many_calls_of_a_busy_process() -> None:
     """1000 calls from 8 threads, beside threads in malloc, under signals: nothing fails, hangs or is left."""
 
@@ -192,4 +193,4 @@ def test_many_calls_of_a_busy_process() -> None:
         return sum(done), errors
 
     each = 125 // SLOWER
-    assert in_child(body, timeout=100) == (8 * each, [])
+    assert in_child(body, timeout=250) == (8 * each, [])

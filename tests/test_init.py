@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -346,8 +347,9 @@ def test_a_fork_of_the_maker_does_not_keep_the_tree(tmp_path: Path) -> None:
 def end(pids: list[int]) -> None:
     """Should a test have failed; by then their numbers are still theirs, or nobody's."""
     for pid in pids:
-        if not is_gone(pid):
-            os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # PID 1 takes the others along
+            if not is_gone(pid):
+                os.kill(pid, signal.SIGKILL)
 
 
 @each_shape

@@ -15,6 +15,8 @@ _CONT, _SYSCALL, _SEIZE = 7, 24, 0x4206
 _FORK, _VFORK, _CLONE, _SYSGOOD, _EXITKILL = 1 << 1, 1 << 2, 1 << 3, 1, 1 << 20
 _SYSCALL_STOP = signal.SIGTRAP | 0x80
 _WALL = 0x40000000
+# Who was being started when its parent was killed shows within so many seconds.
+_STRAYS = 0.3
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ptrace.argtypes = [ctypes.c_long] * 4
@@ -91,9 +93,13 @@ class Tree:
         """Kill who is left, and who was being started: the next tree is not to see them."""
         for pid in self.living:
             os.kill(pid, signal.SIGKILL)
+        end = time.monotonic() + _STRAYS
         with contextlib.suppress(ChildProcessError):
-            while True:
-                pid, status = os.waitpid(-1, _WALL)
+            while self.living or time.monotonic() < end:
+                pid, status = os.waitpid(-1, _WALL | os.WNOHANG)
                 self.living.discard(pid)
-                if os.WIFSTOPPED(status):
+                if pid and os.WIFSTOPPED(status):
+                    self.living.add(pid)
                     os.kill(pid, signal.SIGKILL)
+                elif not pid:
+                    time.sleep(0.001)

@@ -81,16 +81,20 @@ class ChildPlan:
         close_all(self.keep)
 
 
+def among_other_files(recipe: Namespace) -> bool:
+    """Whether what is inside sees other files than this process, somebody else's perhaps."""
+    return bool(recipe.joined & MNT or recipe.root is not None or recipe.mounts)
+
+
 # ------------------------------------------------------------ on a thread
 
 
 def thread_steps(recipe: Namespace, context: tuple[str, ...] = ("thread",)) -> Steps:
     """The way in for a thread: a ``with`` block's, whose way back is the guard's, or a fresh one's."""
-    if recipe.joined & MNT or recipe._options:
-        from ._preload import among_other_files, preload
+    if among_other_files(recipe):
+        from ._preload import preload
 
-        if among_other_files(recipe):
-            preload()
+        preload()
     builder = PlanBuilder(Slots(context))
     if recipe.joined & MNT:
         builder.add("unshare", CLONE_FS, label="unshare(CLONE_FS)")

@@ -14,6 +14,7 @@ from errno import ENOEXEC
 from . import _ns
 from ._errors import ChildDied, step_error
 from ._plan import close_all
+from ._status import status_field
 from ._types import PID, TIME, NSType
 
 TYPE_CHECKING = False
@@ -51,7 +52,7 @@ class Forked:
     """
 
     def __init__(self, recipe: Namespace) -> None:
-        from ._preload import among_other_files
+        from ._compile import among_other_files
 
         self.recipe = recipe
         self.elsewhere = among_other_files(recipe)
@@ -69,9 +70,10 @@ class Forked:
         RuntimeError in a subinterpreter.
         """
         from ._compile import compile_child
-        from ._preload import preload
 
         if self.elsewhere:
+            from ._preload import preload
+
             preload()
         flush_output()
         self._plan = plan = compile_child(self.recipe)
@@ -242,8 +244,7 @@ def _hold(pid: int, parent: int, pidfds: list[int]) -> bool:
 
 def _read_parent(pid: int) -> int:
     """Of a process of which a pidfd is open: so the answer is about that one."""
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        return int(file.read().rpartition(b")")[2].split()[1])
+    return int(status_field(pid, "PPid") or 0)
 
 
 def _send(pidfd: int, number: int) -> bool:

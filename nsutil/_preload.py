@@ -10,14 +10,10 @@ from __future__ import annotations
 import os
 import stat
 
-from ._types import MNT
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
-
-    from ._recipe import Namespace
 
 # All that the modules of this package import anywhere (a test compares), but for concurrent.futures.process, which
 # takes as long as all others: an executor whose worker has died needs it.
@@ -38,11 +34,6 @@ _OWN = (
 _MOST_SOURCE = 1 << 22
 # A frame of a traceback, of a group too, that no line of source follows.
 _FRAME = r'^(([ |]*  )File "(.+)", line ([0-9]+), in .*)$(?!\n\2  )'
-
-
-def among_other_files(recipe: Namespace) -> bool:
-    """Whether what is inside sees other files than this process, somebody else's perhaps."""
-    return bool(recipe.joined & MNT or recipe.root is not None or recipe.mounts)
 
 
 def preload(done: list[bool] = []) -> None:  # noqa: B006 - that is its memory

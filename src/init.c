@@ -80,14 +80,15 @@ leave(int code)
 }
 
 
-/* The decimal number that a text begins with; 0 if it begins with none. */
+/* The decimal number that a text begins with; 0 if it begins with none, and
+ * any number if it is too long for one. */
 static int
 number(const char *text)
 {
-    int value = 0;
+    unsigned value = 0;
     while (*text >= '0' && *text <= '9')
-        value = value * 10 + (*text++ - '0');
-    return value;
+        value = value * 10 + (unsigned)(*text++ - '0');
+    return (int)value;
 }
 
 
@@ -156,14 +157,28 @@ reap(int main_pid)
 }
 
 
+/* SIGKILL to that process if it is a child of this one, which it stays until
+ * it is waited for. */
+static void
+kill_child(int pid)
+{
+    siginfo_t info;
+    if (sc(__NR_waitid, P_PID, pid, (long)&info,
+           WEXITED | WNOHANG | WNOWAIT | __WALL, 0)
+        == 0)
+        sc(__NR_kill, pid, SIGKILL, 0, 0, 0);
+}
+
+
 /* SIGKILL to every child in a list of procfs: decimal, a space after each.
- * A last one without its space was cut short and is left for the next list. */
+ * A last one without its space was cut short and is left for the next list.
+ * In a joined MNT namespace /proc is what root in there has laid on it. */
 static void
 kill_listed(const char *text, const char *end)
 {
     for (const char *at = text; at < end; at++)
         if (*at == ' ') {
-            sc(__NR_kill, number(text), SIGKILL, 0, 0, 0);
+            kill_child(number(text));
             text = at + 1;
         }
 }

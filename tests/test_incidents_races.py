@@ -1,4 +1,4 @@
-"""Attacks that failed from the start, kept (section D of docs/explanation/incidents.toml)."""
+"""More attacks that were tried on nsutil itself (section D of docs/explanation/incidents.toml)."""
 
 from __future__ import annotations
 
@@ -308,3 +308,35 @@ def test_d13_names_do_not_steer_the_terminal(command: list[str]) -> None:
     assert said.status == 0
     assert "read" in said.out
     assert not set(said.out.replace("\n", "")) & set("\033\007\r\x9b\u202e")
+
+
+# D14: a list of children that somebody inside wrote
+
+
+@needs_root
+@pytest.mark.incident("D14")
+def test_d14_who_joins_kills_its_own_children_alone() -> None:
+    lay_over = 'mount -t tmpfs x /proc && mkdir /proc/thread-self && echo "$0 " >/proc/thread-self/children'
+
+    def body() -> int | None:
+        support.prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: what is left of the caller comes to this process
+        with subprocess.Popen(["sleep", "60"]) as stranger:
+            script = ["/bin/sh", "-c", f"{lay_over} && echo laid && exec sleep 60", str(stranger.pid)]
+            with Popen(script, new=MNT, stdout=subprocess.PIPE) as inside:
+                assert inside.stdout is not None
+                assert inside.stdout.readline() == b"laid\n"
+                before = support.children()
+                caller = support.fork()
+                if caller == 0:
+                    kill_caller = os.kill, os.getpid(), signal.SIGKILL
+                    Namespace(enter=nsutil.open(f"/proc/{inside.pid}/ns/mnt"), kill_child=True).call(*kill_caller)
+                    os._exit(1)
+                assert os.waitstatus_to_exitcode(os.waitpid(caller, 0)[1]) == -signal.SIGKILL
+                for pid in support.children() - before:
+                    os.waitpid(pid, 0)
+                inside.kill()
+            status = stranger.poll()
+            stranger.kill()
+        return status
+
+    assert in_child(body) is None

@@ -10,7 +10,7 @@ import errno
 import os
 
 from ._options import CAPABILITIES, NANOSECONDS
-from ._plan import PlanBuilder, Slots, close_all, pairs
+from ._plan import PlanBuilder, Slots, close_all, open_offsets, pairs, write_offsets
 from ._types import CGROUP, MNT, NET, PID, TIME, USER, NSType, each, name_of
 
 TYPE_CHECKING = False
@@ -33,7 +33,6 @@ O_NSDIR = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 AT_FDCWD = -100
 UNCHANGED = 2**32 - 1  # for setresuid(2)
 ANY_ERROR = -1
-_OFFSETS = "/proc/self/timens_offsets"
 
 
 class ChildPlan:
@@ -102,7 +101,8 @@ def thread_steps(recipe: Namespace, context: tuple[str, ...] = ("thread",)) -> S
         builder.add("setns", builder.keep(join.handle), int(join.types), label=join.label, filename=_object_of(join))
     if recipe.new or recipe._options:
         _unshare(builder, recipe.new)
-        _clock_offsets(builder, recipe)
+        if offsets := _clock_offsets(recipe):
+            write_offsets(builder, offsets, open_offsets(builder))
         _names_and_links(builder, recipe)
         _file_systems(builder, recipe, child=False)
     return builder.build()
@@ -179,16 +179,18 @@ def _enter_steps(recipe: Namespace, plan: ChildPlan) -> Steps:
     _join_cgroup(builder, recipe, plan)
     if recipe.enter:
         _join(builder, recipe)
-    offsets = None
+    offsets = _clock_offsets(recipe)
+    # With the rights held now: an owner, who must not get to know our memory, can't open its own.
+    opened = open_offsets(builder) if offsets else None
     if recipe.owner:
         uid, gid = recipe.owner
-        offsets = _open_offsets(builder, recipe)
         builder.add("drop_groups", label="drop supplementary groups")
         builder.add("setresgid", gid, gid, gid, label=f"set gid {gid}")
         builder.add("setresuid", uid, uid, uid, label=f"set uid {uid}")
     _unshare(builder, NSType(recipe.new & ~plan.clone_flags))
     # Here rather than in the set-up: the first fork enters, and freezes them.
-    _clock_offsets(builder, recipe, offsets)
+    if opened:
+        write_offsets(builder, offsets, opened)
     return builder.build()
 
 
@@ -264,30 +266,9 @@ def _join(builder: PlanBuilder, recipe: Namespace) -> None:
     builder.add("close", own, label="close /proc/thread-self/ns")
 
 
-def _open_offsets(builder: PlanBuilder, recipe: Namespace) -> Slot | None:
-    """With the rights held now: as the owner, who must not get to know our memory, the child can't open its own."""
-    if recipe.monotonic is None and recipe.boottime is None:
-        return None
-    slot = builder.slot()
-    builder.add("open_offsets", label="open the clock offsets", filename=_OFFSETS, out=slot)
-    return slot
-
-
-def _clock_offsets(builder: PlanBuilder, recipe: Namespace, opened: Slot | None = None) -> None:
-    lines = []
-    for clock in ("monotonic", "boottime"):
-        value = getattr(recipe, clock)
-        if value is not None:
-            seconds, rest = divmod(value, NANOSECONDS)
-            lines.append(f"{clock} {seconds} {rest}\n")
-    if lines:
-        text = "".join(lines).encode()
-        label = "set clock offsets: " + ", ".join(line.strip() for line in lines)
-        if opened is None:
-            builder.add("time_offsets", text, len(text), label=label, filename=_OFFSETS)
-        else:
-            builder.add("write", opened, text, len(text), label=label, filename=_OFFSETS)
-            builder.add("close", opened, label=label, filename=_OFFSETS)
+def _clock_offsets(recipe: Namespace) -> dict[str, tuple[int, int]]:
+    clocks = {"monotonic": recipe.monotonic, "boottime": recipe.boottime}
+    return {clock: divmod(value, NANOSECONDS) for clock, value in clocks.items() if value is not None}
 
 
 def _names_and_links(builder: PlanBuilder, recipe: Namespace) -> None:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     Argument: TypeAlias = int | bytes | Slot | tuple[bytes, ...] | list[int] | None
 
 
+_OFFSETS = "/proc/self/timens_offsets"
+
+
 class Slots:
     """What the steps of one run share: values, preset or results, and what it is all about.
 
@@ -113,6 +116,22 @@ class PlanBuilder:
 def pairs(items: Sequence[tuple[Slot, int]]) -> list[int]:
     """The argument of the ``join`` step: slot and flags of each target."""
     return [number for slot, flags in items for number in (slot[0], flags)]
+
+
+def open_offsets(builder: PlanBuilder) -> Slot:
+    """Open the clock offsets of a TIME namespace that the thread is to make, or has made."""
+    opened = builder.slot()
+    builder.add("open_offsets", label="open the clock offsets", filename=_OFFSETS, out=opened)
+    return opened
+
+
+def write_offsets(builder: PlanBuilder, offsets: dict[str, tuple[int, int]], opened: Slot) -> None:
+    """Set and close them: seconds and nanoseconds of each clock."""
+    lines = [f"{clock} {seconds} {rest}" for clock, (seconds, rest) in offsets.items()]
+    text = "".join(f"{line}\n" for line in lines).encode()
+    label = "set clock offsets: " + ", ".join(lines)
+    builder.add("write", opened, text, len(text), label=label, filename=_OFFSETS)
+    builder.add("close", opened, label=label, filename=_OFFSETS)
 
 
 def close_all(fds: list[int], close: Callable[[int], None] = os.close) -> None:

@@ -148,16 +148,14 @@ offsets_path(char path[96])
 }
 
 
-/* time_offsets(text, length): write this thread's timens_offsets. */
+/* open_offsets(): a descriptor to write them by. */
 long
-step_time_offsets(struct run *run, const long *arg)
+step_open_offsets(struct run *run, const long *arg)
 {
+    (void)arg;
     char path[96];
     long result = offsets_path(path);
-    if (result < 0)
-        return result;
-    const long write[3] = {(long)path, arg[0], arg[1]};
-    return step_write_proc(run, write);
+    return result < 0 ? result : open_own_proc(run, path);
 }
 
 
@@ -188,19 +186,6 @@ carry_admin(void)
                == 0)
         carried |= 1;
     return carried;
-}
-
-
-/* open_offsets(): a descriptor to write them by, for who is about to take
- * ids that would not be let in. */
-long
-step_open_offsets(struct run *run, const long *arg)
-{
-    (void)run;
-    (void)arg;
-    char path[96];
-    long result = offsets_path(path);
-    return result < 0 ? result : open_proc(path);
 }
 
 

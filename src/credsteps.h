@@ -10,7 +10,6 @@ long step_drop_groups(struct run *run, const long *arg);
 long step_join_cgroup(struct run *run, const long *arg);
 long step_open_offsets(struct run *run, const long *arg);
 long step_raise_ambient(struct run *run, const long *arg);
-long step_time_offsets(struct run *run, const long *arg);
 
 /* Of a process that is going to be nsutil-init: keep no right but that to
  * signal others, also over exec.  Root inside can trace PID 1; it must not
@@ -29,7 +28,6 @@ int carry_admin(void);
 #define CREDENTIAL_OPS                                                        \
     COMPOSITE(adopt_root, 0), COMPOSITE(clear_inheritable, 0),                \
     COMPOSITE(drop_groups, 0), COMPOSITE(join_cgroup, 1),                     \
-    COMPOSITE(open_offsets, 0), COMPOSITE(raise_ambient, 2),                  \
-    COMPOSITE(time_offsets, 2),
+    COMPOSITE(open_offsets, 0), COMPOSITE(raise_ambient, 2),
 
 #endif

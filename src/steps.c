@@ -87,23 +87,30 @@ be_as_before(long flag)
 }
 
 
-/* write_proc(path, data, length): write to a file of procfs, in one write.
- * A map or an offset swallowed by a file laid over it would leave the child
- * with rights that nobody meant. */
 long
+open_own_proc(const struct run *run, const char *path)
+{
+    long fd = open_proc(path);
+    if (fd == -EACCES) {
+        long flag = be_dumpable(run);
+        fd = open_proc(path);
+        be_as_before(flag);
+    }
+    return fd;
+}
+
+
+/* write_proc(path, data, length): write to a file of procfs, in one write.
+ * A map swallowed by a file laid over it would leave the child with rights
+ * that nobody meant. */
+static long
 step_write_proc(struct run *run, const long *arg)
 {
-    long flag = -1, fd = open_proc((const char *)arg[0]);
-    if (fd == -EACCES) {
-        flag = be_dumpable(run);
-        fd = open_proc((const char *)arg[0]);
-    }
-    long result = fd;
-    if (fd >= 0) {
-        result = sc(SYS_write, fd, arg[1], arg[2], 0, 0, 0);
-        shut(fd);
-    }
-    be_as_before(flag);
+    long fd = open_own_proc(run, (const char *)arg[0]);
+    if (fd < 0)
+        return fd;
+    long result = sc(SYS_write, fd, arg[1], arg[2], 0, 0, 0);
+    shut(fd);
     return result;
 }
 

@@ -98,7 +98,7 @@ void be_as_before(long flag);
  * it. */
 long open_proc(const char *path);
 
-/* write_proc(path, data, length), also for composites of other files. */
-long step_write_proc(struct run *run, const long *arg);
+/* The same for a file of our own process. */
+long open_own_proc(const struct run *run, const char *path);
 
 #endif

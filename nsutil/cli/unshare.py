@@ -6,7 +6,7 @@ import os
 import select
 import signal
 
-from .._plan import PlanBuilder
+from .._plan import PlanBuilder, open_offsets, write_offsets
 from .._types import CGROUP, IPC, MNT, NET, PID, TIME, USER, UTS, NSType, each, name_of
 from ._args import Arguments, CommandError, UsageError, signed, unsigned
 from ._program import Helper, Program, child, exit_like, seal_imports, tell
@@ -291,13 +291,12 @@ def enter(request: Request) -> None:
     steps.build().run()
 
 
-def write_offsets(request: Request) -> None:
+def set_clocks(request: Request) -> None:
     """Set the clocks of the new TIME namespace; nobody may have entered it yet."""
     if request.offsets:
-        text = "".join(f"{clock} {seconds} 0\n" for clock, seconds in request.offsets.items()).encode()
-        label = "set clock offsets: " + ", ".join(f"{clock} {seconds}" for clock, seconds in request.offsets.items())
         steps = PlanBuilder()
-        steps.add("time_offsets", text, len(text), label=label, filename="/proc/self/timens_offsets")
+        offsets = {clock: (seconds, 0) for clock, seconds in request.offsets.items()}
+        write_offsets(steps, offsets, open_offsets(steps))
         steps.build().run()
 
 
@@ -441,7 +440,7 @@ def main(argv: list[str]) -> int:
     enter(request)
     if mapper:
         mapper.go()
-    write_offsets(request)
+    set_clocks(request)
 
     def persist() -> None:
         if binder:

@@ -29,6 +29,7 @@ from setuptools.command.sdist import sdist
 SOURCES = [
     "src/_nsmodule.c",
     "src/apart.c",
+    "src/await.c",
     "src/block.c",
     "src/calls.c",
     "src/child.c",

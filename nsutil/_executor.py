@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     P = ParamSpec("P")
     R = TypeVar("R")
 
-# How long workers whose jobs are done may take to end, in milliseconds.
-PATIENCE = 5000
+# How long workers whose jobs are done may take to end, in seconds.
+PATIENCE = 5.0
 
 
 def executor_recipe(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import select
 import signal
@@ -163,8 +162,7 @@ class Forked:
 
         Raises TimeoutError after ``timeout`` seconds.
         """
-        # poll(2) can wait for 24 days: a longer timeout is none.
-        status = self.child.wait(-1 if timeout is None or timeout > 2_000_000 else math.ceil(timeout * 1000))
+        status = self.child.wait(timeout)
         if status is None:
             raise TimeoutError("timed out")
         return status

@@ -33,8 +33,8 @@ JOB, STOP = 32, 33
 NEW_WORKER, STOP_SERVER = b"w", b"q"
 STARTED, FAILED = b"+", b"-"
 _FD_SIZE = 4
-# How long a worker that was told to stop may take, in milliseconds.
-PATIENCE = 1000
+# How long a worker that was told to stop may take, in seconds.
+PATIENCE = 1.0
 
 
 def serve(child: _ns.Child, control: socket.socket, foreign: socket.socket, parent: int, elsewhere: bool) -> NoReturn:
@@ -79,7 +79,7 @@ class _Server:
 
     def run(self) -> None:
         """Until told to stop, or until the parent has ended."""
-        patience = None
+        patience: float | None = None
         while patience is None:
             for fd, _ in self._poll.poll():
                 if fd == self._parent:

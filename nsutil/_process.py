@@ -149,8 +149,7 @@ class Popen(subprocess.Popen[AnyStr]):
 
     def _wait(self, timeout: float | None) -> int:
         while self.returncode is None:
-            nanoseconds = -1 if timeout is None else max(0, int(min(timeout, 9e9) * 1e9))
-            if not _ns.await_exit(self.pidfd, nanoseconds):
+            if not _ns.await_exit(self.pidfd, timeout):
                 raise subprocess.TimeoutExpired(self.args, timeout or 0)
             with self._waitpid_lock:
                 if self.returncode is None:

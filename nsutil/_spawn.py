@@ -69,7 +69,7 @@ class Child:
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
         except ProcessLookupError:
             pass
-        _ns.await_exit(self.pidfd, -1)
+        _ns.await_exit(self.pidfd, None)
         _ns.collect(self.pidfd, -1)
         self.close()
 

@@ -1,16 +1,11 @@
 /* _ns.send and _ns.receive: whole messages, without the GIL. */
-#include "module.h"
-
+#include "await.h"
 #include "message.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
-#include <poll.h>
-#include <stdbool.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { BIG_PIPE = 1 << 20, SMALL = 1 << 16 };
@@ -91,29 +86,8 @@ message_send(PyObject *module, PyObject *args)
 struct receiver {
     int fd;                     /* where it comes from */
     int watch;                  /* pidfd of the sender, or -1 */
-    double deadline;            /* CLOCK_MONOTONIC, negative: none */
+    deadline_t deadline;
 };
-
-
-/* CLOCK_MONOTONIC in seconds. */
-static double
-now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
-}
-
-
-/* Milliseconds to the deadline, rounded up, as poll(2) takes them. */
-static int
-remaining(const struct receiver *from)
-{
-    if (from->deadline < 0)
-        return -1;
-    double left = (from->deadline - now()) * 1000 + 1;
-    return left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left;
-}
 
 
 /* Wait for bytes.  1: there are some, or the end of file; 0: the sender has
@@ -122,29 +96,16 @@ remaining(const struct receiver *from)
 static int
 wait_readable(const struct receiver *from)
 {
-    for (;;) {
-        struct pollfd entry[2] = {{from->fd, POLLIN, 0},
-                                  {from->watch, POLLIN, 0}};
-        int timeout = remaining(from), n;
-        Py_BEGIN_ALLOW_THREADS
-        n = poll(entry, 2, timeout);
-        /* It may have written between our looks at the two. */
-        if (n > 0 && entry[0].revents == 0)
-            poll(entry, 1, 0);
-        Py_END_ALLOW_THREADS
-        if (n > 0)
-            return entry[0].revents != 0;
-        if (n == 0 && timeout != INT_MAX) {
-            PyErr_SetString(PyExc_TimeoutError, "timed out");
-            return -1;
-        }
-        if (n < 0 && errno != EINTR)
-            PyErr_SetFromErrno(PyExc_OSError);
-        else if (n < 0)
-            PyErr_CheckSignals();
-        if (PyErr_Occurred())
-            return -1;
-    }
+    struct pollfd entry[2] = {{from->fd, POLLIN, 0}, {from->watch, POLLIN, 0}};
+    int n = await_events(entry, 2, from->deadline);
+    if (n == 0)
+        PyErr_SetString(PyExc_TimeoutError, "timed out");
+    if (n <= 0)
+        return -1;
+    /* It may have written between our looks at the two. */
+    if (entry[0].revents == 0)
+        poll(entry, 1, 0);
+    return entry[0].revents != 0;
 }
 
 
@@ -196,21 +157,15 @@ read_body(const struct receiver *from, uint64_t length)
 static PyObject *
 message_receive(PyObject *module, PyObject *args)
 {
-    struct receiver from = {-1, -1, -1};
+    struct receiver from = {-1, -1, NO_DEADLINE};
     struct message_header header;
-    PyObject *timeout = Py_None, *body;
+    PyObject *body;
     (void)module;
-    if (!PyArg_ParseTuple(args, "i|iO:receive", &from.fd, &from.watch,
-                          &timeout))
+    if (!PyArg_ParseTuple(args, "i|iO&:receive", &from.fd, &from.watch,
+                          take_timeout, &from.deadline))
         return NULL;
     if (from.fd < 0)            /* which poll() would wait for in vain */
         return ns_oserror(EBADF, NULL);
-    if (timeout != Py_None) {
-        double seconds = PyFloat_AsDouble(timeout);
-        if (seconds == -1.0 && PyErr_Occurred())
-            return NULL;
-        from.deadline = now() + (seconds > 0 ? seconds : 0);
-    }
     int got = read_exactly(&from, (char *)&header, sizeof header);
     body = got == 1 ? read_body(&from, header.length) : NULL;
     if (body != NULL)

@@ -3,17 +3,16 @@
 #include "plan.h"
 #include "spawn.h"
 
+#include "await.h"
 #include "compat.h"
 #include "status.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 extern char **environ;
@@ -407,69 +406,19 @@ process_release(PyObject *module, PyObject *child)
 }
 
 
-/* The clock of the deadlines. */
-static long long
-monotonic_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * 1000000000ll + now.tv_nsec;
-}
-
-
-/* Wait until fd is readable or the time of the deadline is over; no deadline
- * if negative.  ppoll's result, -1 with errno. */
-static int
-poll_until(int fd, long long deadline)
-{
-    struct pollfd polled = {fd, POLLIN, 0};
-    struct timespec left, *timeout = NULL;
-    if (deadline >= 0) {
-        long long rest = deadline - monotonic_ns();
-        rest = rest < 0 ? 0 : rest;
-        left.tv_sec = rest / 1000000000;
-        left.tv_nsec = rest % 1000000000;
-        timeout = &left;
-    }
-    return ppoll(&polled, 1, timeout, NULL);
-}
-
-
-/* Whether a wait that failed with errno goes on: the caller of one that gives
- * up would be left with a process.  With an exception set where not. */
-static bool
-wait_again(void)
-{
-    const struct timespec pause = {.tv_nsec = 1000000};
-    if (errno != EINTR && errno != ENOMEM) {
-        PyErr_SetFromErrno(PyExc_OSError);
-        return false;
-    }
-    if (errno == ENOMEM) {
-        Py_BEGIN_ALLOW_THREADS
-        nanosleep(&pause, NULL);
-        Py_END_ALLOW_THREADS
-    }
-    return PyErr_CheckSignals() == 0;
-}
-
-
-/* await_exit(pidfd, nanoseconds, /): whether the process has ended by then;
- * negative: wait for ever.  Signal handlers run meanwhile and may raise. */
+/* await_exit(pidfd, timeout, /): whether the process has ended by then, in
+ * seconds; None: wait for ever.  Signal handlers run meanwhile and may
+ * raise. */
 static PyObject *
 process_await(PyObject *module, PyObject *args)
 {
     (void)module;
-    int pidfd, result;
-    long long timeout;
-    if (!PyArg_ParseTuple(args, "iL:await_exit", &pidfd, &timeout))
+    deadline_t deadline;
+    struct pollfd entry = {.events = POLLIN};
+    if (!PyArg_ParseTuple(args, "iO&:await_exit", &entry.fd, take_timeout,
+                          &deadline))
         return NULL;
-    long long deadline = timeout < 0 ? -1 : monotonic_ns() + timeout;
-    do {
-        Py_BEGIN_ALLOW_THREADS
-        result = poll_until(pidfd, deadline);
-        Py_END_ALLOW_THREADS
-    } while (result < 0 && wait_again());
+    int result = await_events(&entry, 1, deadline);
     return result < 0 ? NULL : PyBool_FromLong(result > 0);
 }
 
@@ -504,8 +453,8 @@ PyMethodDef process_methods[] = {
     {"release", process_release, METH_O,
      "release($module, child, /)\n--\n\nClose the descriptors of a child."},
     {"await_exit", process_await, METH_VARARGS,
-     "await_exit($module, pidfd, nanoseconds, /)\n--\n\n"
-     "Whether the process has ended by then; negative: wait for ever."},
+     "await_exit($module, pidfd, timeout, /)\n--\n\n"
+     "Whether the process has ended by then; None: wait for ever."},
     {"collect", process_collect, METH_VARARGS,
      "collect($module, pidfd, status_fd, /)\n--\n\n"
      "Reap the process: the program's raw wait status, None while it runs."},

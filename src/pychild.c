@@ -4,6 +4,7 @@
 #include "plan.h"
 #include "status.h"
 
+#include "await.h"
 #include "compat.h"
 #include "initfile.h"
 #include "nsthread.h"
@@ -11,7 +12,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -425,46 +425,24 @@ child_end(PyObject *object, PyObject *unused)
 }
 
 
-/* Wait that many milliseconds for the end of a process; without a pidfd it has
- * ended.  1, 0 when it still runs, or -1 with an exception set. */
-static int
-await_end(int pidfd, int timeout)
-{
-    int result = 1;
-    struct pollfd entry = {pidfd, POLLIN, 0};
-    while (pidfd >= 0) {
-        Py_BEGIN_ALLOW_THREADS
-        result = poll(&entry, 1, timeout);
-        Py_END_ALLOW_THREADS
-        if (result >= 0)
-            break;
-        if (errno != EINTR) {
-            PyErr_SetFromErrno(PyExc_OSError);
-            break;
-        }
-        if (PyErr_CheckSignals() < 0)
-            break;
-    }
-    return result;
-}
-
-
 PyDoc_STRVAR(wait_doc,
-"wait($self, timeout=-1, /)\n--\n\n"
+"wait($self, timeout=None, /)\n--\n\n"
 "The wait status of the child; None when it still runs after timeout\n"
-"milliseconds (-1: no limit), -1 when somebody else reaped it.");
+"seconds (None: no limit), -1 when somebody else reaped it.");
 
 static PyObject *
 child_wait(PyObject *object, PyObject *args)
 {
     ChildObject *self = (ChildObject *)object;
-    int timeout = -1;
+    deadline_t deadline = NO_DEADLINE;
     PyObject *status = NULL;
-    if (!PyArg_ParseTuple(args, "|i:wait", &timeout))
+    if (!PyArg_ParseTuple(args, "|O&:wait", take_timeout, &deadline))
         return NULL;
     if (!hold(self))
         return PyLong_FromLong(STATUS_UNKNOWN);
-    int ended = await_end(self->pidfd, timeout);
+    struct pollfd entry = {self->pidfd, POLLIN, 0};
+    /* Without a pidfd it had ended before there could be one. */
+    int ended = entry.fd < 0 ? 1 : await_events(&entry, 1, deadline);
     if (ended > 0) {
         self->pid = 0;
         status = PyLong_FromLong(

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -192,6 +193,47 @@ def test_child_whose_function_returns_or_raises_ends_all_the_same(leak_check: No
         child.end()
     os.close(null)
     assert codes == [0, 70]
+
+
+def test_wait_keeps_its_timeout_while_signals_come(leak_check: None) -> None:
+    """A handler that ran often enough made it begin anew each time."""
+    seen: list[int] = []
+    before = signal.signal(signal.SIGALRM, lambda *_: seen.append(1))
+    child = _ns.Child()
+    child.fork(signal.pause, (None,) * 4)
+    signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+    try:
+        assert child.wait(0.2) is None
+        assert not _ns.await_exit(child.pidfd, 0.2)
+        with pytest.raises(TimeoutError):
+            _ns.receive(child.channel, child.pidfd, 0.2)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        child.end()
+    assert seen
+
+
+@pytest.mark.parametrize("timeout", [None, 0, -5, -1e300, 10**15, 1e300, float("inf")])
+def test_any_timeout_will_do_for_what_has_ended(timeout: float | None, leak_check: None) -> None:
+    child = _ns.Child()
+    child.fork(int, (None,) * 4)
+    assert _ns.await_exit(child.pidfd, None)
+    assert _ns.await_exit(child.pidfd, timeout)
+    assert _ns.receive(child.channel, child.pidfd, timeout) is None
+    assert child.wait(timeout) == 0
+    child.end()
+
+
+def test_timeout_that_is_no_number_of_seconds(leak_check: None) -> None:
+    reader, writer = os.pipe()
+    for wait in (_ns.Child().wait, lambda timeout: _ns.await_exit(reader, timeout), partial(_ns.receive, reader, -1)):
+        with pytest.raises(ValueError, match="NaN"):
+            wait(float("nan"))
+        with pytest.raises(TypeError, match="real number"):
+            wait("1")
+    os.close(reader)
+    os.close(writer)
 
 
 def test_recipe_that_prepares_nonsense_is_not_entered(leak_check: None) -> None:

@@ -218,7 +218,7 @@ def test_child_that_several_threads_wait_for_and_end(leak_check: None) -> None:
     for i in range(10):
         child = _ns.Child()
         child.fork(int, (None,) * 4)
-        bodies = [child.end, child.wait, lambda child=child: child.wait(5), child.end]
+        bodies = [child.end, child.wait, lambda child=child: child.wait(0.005), child.end]
         raised = at_once(*bodies[i % 2 :], child.end)
         assert set(raised) == {None}
         assert (child.pid, child.pidfd, child.channel) == (0, -1, -1)

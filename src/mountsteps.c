@@ -63,7 +63,8 @@ mount_old(const struct run *run, const char *path, long target,
 }
 
 
-/* Hand "key=value,flag" to fsconfig one by one.  0, or -errno. */
+/* Hand "key=value,flag" to fsconfig one by one; what has no name is passed
+ * over, as by mount(2).  0, or -errno. */
 static long
 configure(long fs, const char *options)
 {
@@ -78,9 +79,10 @@ configure(long fs, const char *options)
         char *value = strchr(text, '=');
         if (value)
             *value++ = '\0';
-        result = SC(fsconfig, fs,
-                    value ? FSCONFIG_SET_STRING : FSCONFIG_SET_FLAG, text,
-                    value, 0);
+        if (*text)
+            result = SC(fsconfig, fs,
+                        value ? FSCONFIG_SET_STRING : FSCONFIG_SET_FLAG, text,
+                        value, 0);
         options += length + (options[length] == ',');
     }
     return result;

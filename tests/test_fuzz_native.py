@@ -10,12 +10,14 @@ import pytest
 import support
 
 FUZZ = support.ROOT / "fuzz"
-NAMES = "c-descriptors c-mounts c-process c-relations c-scan c-submounts".split()
+NAMES = "c-children c-descriptors c-mounts c-options c-paths c-process c-relations c-scan c-submounts".split()
 
 # (parser, input): what was wrong.
 FORMER = {
     ("c-mounts", b"36 35 0:4 net:[4] /a\\\1\2\3 rw - nsfs nsfs rw\n"): "a negative number was shifted to the left",
     ("c-process", b"\0"): "nothing was copied to nowhere",
+    ("c-children", b"12 4294967295 "): "whatever was in the list was killed",
+    ("c-options", b"a,,=b"): "options without a name were handed on",
     ("c-descriptors", b"\1\1\1\1" + b"\xff" * 9 + b"\1" * 4): "a name of many digits overflowed",
 }
 
@@ -60,7 +62,7 @@ def run(program: Path, name: str, inputs: list[bytes], folder: Path, *options: s
 def test_a_moment_of_each(program: Path, name: str, tmp_path: Path) -> None:
     import native
 
-    done = run(program, name, native.SEEDS[name], tmp_path, "-runs=3000", "-seed=1")
+    done = run(program, name, native.SEEDS[name], tmp_path, "-runs=3000", "-seed=1", "-print_final_stats=1")
     assert done.returncode == 0, done.stderr
     assert "number_of_executed_units: 3000" in done.stderr
 

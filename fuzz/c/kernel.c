@@ -7,7 +7,7 @@
 #include <errno.h>
 #include <string.h>
 
-enum { FIRST_FD = 10, FDS = 256, DEVICE = 4, SELF = 77 };
+enum { FIRST_FD = 10, FDS = 256, DEVICE = 4, SELF = 77, UMASK = 022 };
 
 static const unsigned char *data;
 static size_t left, most;
@@ -16,6 +16,8 @@ static bool is_open[FDS];
 static const unsigned char *begin;
 static size_t whole;
 static uint64_t last_id;
+static long mask;
+static char configured[1 << 17];
 
 
 void
@@ -26,6 +28,8 @@ fuzz_begin(const unsigned char *bytes, size_t size, bool text, size_t pieces)
     text_only = text;
     most = pieces;
     last_id = 0;
+    mask = UMASK;
+    configured[0] = '\0';
     memset(is_open, 0, sizeof is_open);
 }
 
@@ -38,6 +42,17 @@ fuzz_end(void)
             fprintf(stderr, "descriptor %d was not closed\n", fd);
             abort();
         }
+    if (mask != UMASK) {
+        fprintf(stderr, "the umask was left at 0%lo\n", mask);
+        abort();
+    }
+}
+
+
+const char *
+fuzz_configured(void)
+{
+    return configured;
 }
 
 
@@ -285,11 +300,13 @@ fuzz_syscall(long call, long b, long c)
 static int
 file_status(struct file_status *found)
 {
+    static const uint16_t modes[] = {S_IFDIR, S_IFREG, S_IFLNK};
     struct stat st;
     if (fuzz_stat(&st) < 0)
         return -1;
+    unsigned chosen = byte();
     memset(found, 0, sizeof *found);
-    found->stx_mode = byte() < 200 ? S_IFREG : S_IFCHR;
+    found->stx_mode = chosen < 200 ? modes[chosen % 3] : S_IFCHR;
     found->stx_ino = st.st_ino;
     found->stx_dev_minor = (uint32_t)st.st_dev;
     found->stx_rdev_major = 10;
@@ -298,21 +315,104 @@ file_status(struct file_status *found)
 }
 
 
+/* One setting of a file system: noted, within the limits of fsconfig(2). */
+static int
+configure(long command, const char *key, const char *value)
+{
+    size_t at = strlen(configured);
+    bool is_flag = command == 0;
+    if (command > 1) /* FSCONFIG_CMD_CREATE */
+        return fails() ? -1 : 0;
+    if (strlen(key) == 0 || strlen(key) > 255 || is_flag != (value == NULL)
+        || (value && strlen(value) > 255))
+        abort();
+    snprintf(configured + at, sizeof configured - at, "%s%s%s,", key,
+             value ? "=" : "", value ? value : "");
+    return fails() ? -1 : 0;
+}
+
+
+/* A name for something new: one component. */
+static int
+make_name(const char *name)
+{
+    if (strchr(name, '/') || strlen(name) > 255)
+        abort();
+    return fails() ? -1 : 0;
+}
+
+
+/* What has a name, which must end. */
+static int
+open_name(const char *name)
+{
+    if (strlen(name) < 4096)
+        return fuzz_open();
+    errno = ENAMETOOLONG;
+    return -1;
+}
+
+
+/* What neither opens nor reads anything: 0, or -1 and errno. */
+static long
+act(long call, long a, long b, long c, long d)
+{
+    long before = mask;
+    switch (call) {
+    case SYS_umask:
+        mask = a;
+        return before;
+    case SYS_fsconfig:
+        return configure(b, (const char *)c, (const char *)d);
+    case SYS_mkdirat:
+        return make_name((const char *)b);
+    case SYS_symlinkat:
+        return make_name((const char *)c);
+    case SYS_write:
+        return fails() ? -1 : (long)(number() % ((size_t)c + 1));
+    default:
+        return fails() ? -1 : 0;
+    }
+}
+
+
 /* The same without errno. */
 long
-fuzz_sc(long call, long a, long b, long c, long e)
+fuzz_sc(long call, long a, long b, long c, long d, long e)
 {
     long result;
-    if (call == SYS_close)
+    switch (call) {
+    case SYS_close:
         return a >= 0 && a < FDS && is_open[a] ? fuzz_close((int)a) : -EBADF;
-    if (call == SYS_read)
+    case SYS_read:
         result = fuzz_read((void *)b, (size_t)c);
-    else if (call == SYS_statx)
+        break;
+    case SYS_readlinkat:
+        result = fuzz_readlink((char *)c, (size_t)d);
+        break;
+    case SYS_statx:
         result = file_status((void *)(uintptr_t)e);
-    else if (call == SYS_fstatfs)
+        break;
+    case SYS_fstatfs:
         result = fuzz_statfs((void *)b);
-    else
+        break;
+    case SYS_openat:
+    case SYS_openat2:
+        result = open_name((const char *)b);
+        break;
+    case SYS_umask:
+    case SYS_mkdirat:
+    case SYS_symlinkat:
+    case SYS_mount:
+    case SYS_move_mount:
+    case SYS_mount_setattr:
+    case SYS_write:
+    case SYS_fsconfig:
+        result = act(call, a, b, c, d);
+        break;
+    default:
         result = fuzz_syscall(call, b, c);
+    }
     return result < 0 ? -errno : result;
 }
 

@@ -19,8 +19,11 @@
 void fuzz_begin(const unsigned char *data, size_t size, bool text,
                 size_t pieces);
 
-/* What was opened has to be closed. */
+/* What was opened has to be closed, and the umask to be what it was. */
 void fuzz_end(void);
+
+/* What fsconfig(2) was told since fuzz_begin(): "key=value,flag,". */
+const char *fuzz_configured(void);
 
 int fuzz_open(void);
 int fuzz_close(int fd);
@@ -30,7 +33,7 @@ int fuzz_stat(struct stat *st);
 int fuzz_statfs(struct statfs *fs);
 int fuzz_ioctl(unsigned long request, void *answer);
 long fuzz_syscall(long number, long b, long c);
-long fuzz_sc(long number, long a, long b, long c, long e);
+long fuzz_sc(long number, long a, long b, long c, long d, long e);
 void *fuzz_memory(void *old, size_t size);
 
 #ifndef NSUTIL_FUZZ_KERNEL
@@ -53,7 +56,7 @@ void *fuzz_memory(void *old, size_t size);
 #define syscall(...) FUZZ_SYSCALL(__VA_ARGS__, 0, 0, 0, 0, 0)
 #define FUZZ_SYSCALL(number, a, b, c, ...)                                    \
     fuzz_syscall(number, (long)(b), (long)(c))
-#define sc(number, a, b, c, d, e, f) fuzz_sc(number, a, b, (long)(c), e)
+#define sc(number, a, b, c, d, e, f) fuzz_sc(number, a, b, (long)(c), d, e)
 #endif
 
 #endif

@@ -9,7 +9,7 @@ import time
 import traceback
 
 from . import _ns
-from ._fork import Forked, flush_output
+from ._fork import Forked, flush_output, renew_output
 from ._outcome import outcome, restore
 
 TYPE_CHECKING = False
@@ -90,6 +90,7 @@ def serve(
 def become_child(elsewhere: bool) -> None:
     """Take leave of what belongs to the parent: its event loop, its wake-up descriptor, its files."""
     signal.set_wakeup_fd(-1)
+    renew_output()
     if elsewhere:
         from ._preload import read_sources_as_text
 

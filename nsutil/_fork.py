@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import select
 import signal
@@ -193,6 +194,21 @@ def flush_output() -> None:
         try:
             stream.flush()
         except (AttributeError, ValueError, OSError):  # None, closed, or nobody reads
+            pass
+
+
+def renew_output() -> None:
+    """In a child: empty buffers, and locks that nobody holds.
+
+    Another thread may have been writing at the fork. Python mends this for the
+    streams it made itself, not for those put in their place.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            buffer = stream.buffer
+            if type(buffer) is io.BufferedWriter and type(buffer.raw) is io.FileIO:
+                io.BufferedWriter.__init__(buffer, buffer.raw)
+        except (AttributeError, ValueError, OSError):  # None, of another kind, detached or closed
             pass
 
 

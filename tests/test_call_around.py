@@ -161,6 +161,49 @@ def job(n: int) -> int:
     return n * n
 
 
+def test_another_thread_writing_to_a_replaced_stream_at_the_fork(tmp_path: Path) -> None:
+    """It has the lock of the stream, and has it for ever in the child, which writes to it too."""
+    script = write(
+        tmp_path / "script.py",
+        """
+        import array, fcntl, io, os, sys, termios, threading, time
+        import nsutil
+
+        reader, writer = os.pipe()
+        sys.stdout = io.TextIOWrapper(open(writer, "wb"))
+        start = threading.Event()
+
+        def write():
+            start.wait()
+            sys.stdout.write("x" * 200_000)
+            sys.stdout.flush()
+
+        def wait_for_it():
+            start.set()
+            waiting = array.array("i", [0])
+            while waiting[0] < 65536:
+                fcntl.ioctl(reader, termios.FIONREAD, waiting)
+                time.sleep(0.001)
+
+        def drain():
+            while data := os.read(reader, 65536):
+                arrived.append(data)
+
+        arrived = []
+        threads = [threading.Thread(target=write), threading.Thread(target=drain)]
+        threads[0].start()
+        os.register_at_fork(before=wait_for_it, after_in_parent=threads[1].start)
+        nsutil.call(print, "inside", new=0, timeout=30)
+        threads[0].join()
+        sys.stdout.close()
+        threads[1].join()
+        text = b"".join(arrived)
+        print(text.count(b"inside"), text.count(b"x"), file=sys.stderr)
+        """,
+    )
+    assert run("-W", "ignore::DeprecationWarning", script, cwd=tmp_path).split() == ["1", "200000"]
+
+
 @uncounted
 @pytest.mark.slow
 @pytest.mark.timeout(300)

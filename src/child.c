@@ -14,6 +14,7 @@
 #include "compat.h"
 #include "credsteps.h"
 #include "init_elf.h"
+#include "sanitize.h"
 
 #include <errno.h>
 #include <linux/futex.h>

@@ -10,7 +10,7 @@
 #include "compat.h"
 #include "credsteps.h"
 #include "initfile.h"
-#include "poison.h"
+#include "sanitize.h"
 #include "steps.h"
 
 #include <errno.h>

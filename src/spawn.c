@@ -6,7 +6,7 @@
 #include "compat.h"
 #include "init_elf.h"
 #include "initfile.h"
-#include "poison.h"
+#include "sanitize.h"
 #include "shared.h"
 
 #include <errno.h>

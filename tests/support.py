@@ -19,7 +19,6 @@ import signal
 import struct
 import subprocess
 import sys
-import sysconfig
 import threading
 import time
 import traceback
@@ -40,9 +39,13 @@ SRC = ROOT / "src"
 # What holds the package under test: ROOT, or where a build apart lies.
 PACKAGE = Path(nsutil.__file__).parent.parent
 
+_libc = ctypes.CDLL(None, use_errno=True)
+
 # make sanitize: the interpreter is slower, keeps what was freed, and has handlers of its own.
-SANITIZED = "san.so" in os.environ.get("LD_PRELOAD", "") or "-fsanitize" in str(sysconfig.get_config_var("CFLAGS"))
+ADDRESS_SANITIZED = hasattr(_libc, "__asan_init")
+SANITIZED = ADDRESS_SANITIZED or hasattr(_libc, "__tsan_init") or hasattr(_libc, "__ubsan_handle_builtin_unreachable")
 SLOWER = 5 if SANITIZED else 1
+unsanitized = pytest.mark.skipif(SANITIZED, reason="a sanitizer makes system calls of its own and keeps what was freed")
 
 # The ordinary user of the tests: no name, no sub-ids, no groups need exist for it. Whoever is one already stays it.
 USER_ID = os.geteuid() or int(os.environ.get("NSUTIL_TEST_UID", "65534"))
@@ -67,7 +70,6 @@ uncounted = pytest.mark.skipif(COUNTED, reason="coverage would be seen, or takes
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 _PR_GET_DUMPABLE, _PR_SET_DUMPABLE = 3, 4
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def needs_program(name: str) -> pytest.MarkDecorator:

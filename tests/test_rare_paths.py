@@ -262,8 +262,7 @@ def test_descriptors_are_closed_without_close_range_and_without_proc(proc: str) 
         os.set_inheritable(50, True)
         os.set_inheritable(reader, True)
         script = f"if : >&50; then exit 1; fi; if : <&{reader}; then exit 0; fi; exit 2"
-        alone = {**os.environ, "LD_PRELOAD": ""}  # a sanitizer needs /proc
-        done = Namespace(UTS).run(["bash", "-c", script], pass_fds=[reader], stderr=subprocess.DEVNULL, env=alone)
+        done = Namespace(UTS).run(["bash", "-c", script], pass_fds=[reader], stderr=subprocess.DEVNULL)
         return done.returncode
 
     assert in_child(body) == 0

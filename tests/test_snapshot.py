@@ -32,6 +32,7 @@ from support import (
     paused,
     private_mounts,
     standing,
+    unsanitized,
 )
 
 import nsutil
@@ -890,6 +891,7 @@ def test_nothing_is_left_behind() -> None:
 
 
 @needs_root
+@unsanitized
 def test_memory_does_not_grow() -> None:
     def grow() -> int:
         def resident() -> int:

@@ -203,8 +203,7 @@ def test_dispositions(calls: str) -> None:
     """Caught signals are at their defaults, ignored ones stay, and Python's own ignoring is undone or not."""
 
     def status(**options: Any) -> dict[str, int]:
-        # Nothing preloaded: sanitizers have handlers of their own.
-        lines = output(["/bin/cat", "/proc/self/status"], env={}, **options).splitlines()
+        lines = output(["/bin/cat", "/proc/self/status"], **options).splitlines()
         return {line[:6]: int(line[8:], 16) for line in lines if line.startswith(("SigB", "SigC", "SigI"))}
 
     def look() -> list[int]:

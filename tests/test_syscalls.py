@@ -22,7 +22,7 @@ from typing import NamedTuple
 import pytest
 import support
 
-pytestmark = pytest.mark.skipif(support.SANITIZED, reason="a sanitizer makes system calls of its own")
+pytestmark = support.unsanitized
 
 ROOT = support.ROOT
 NOT_COUNTED = {"brk", "mmap", "munmap", "mprotect", "madvise", "mremap", "futex", "rt_sigreturn", "clock_gettime"}

@@ -17,7 +17,7 @@ import pytest
 import support
 
 # What only make sanitize can run, and what it cannot: a sanitizer's own calls may not fail.
-collect_ignore = ["test_faults.py"] * support.SANITIZED + ["test_sanitized.py"] * (not support.ADDRESS_SANITIZED)
+collect_ignore = ["test_faults.py"] * support.SANITIZED + ["test_sanitized.py"] * (not support.SANITIZED)
 
 ALLOWED_SKIPS = Path(__file__).parent / "allowed_skips.txt"
 

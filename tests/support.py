@@ -42,8 +42,8 @@ PACKAGE = Path(nsutil.__file__).parent.parent
 _libc = ctypes.CDLL(None, use_errno=True)
 
 # make sanitize: the interpreter is slower, keeps what was freed, and has handlers of its own.
-ADDRESS_SANITIZED = hasattr(_libc, "__asan_init")
-SANITIZED = ADDRESS_SANITIZED or hasattr(_libc, "__tsan_init") or hasattr(_libc, "__ubsan_handle_builtin_unreachable")
+ADDRESS_SANITIZED, THREAD_SANITIZED = hasattr(_libc, "__asan_init"), hasattr(_libc, "__tsan_init")
+SANITIZED = ADDRESS_SANITIZED or THREAD_SANITIZED or hasattr(_libc, "__ubsan_handle_builtin_unreachable")
 SLOWER = 5 if SANITIZED else 1
 unsanitized = pytest.mark.skipif(SANITIZED, reason="a sanitizer makes system calls of its own and keeps what was freed")
 

@@ -27,7 +27,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 if __name__ == "__main__":
-    sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
+    sys.path.insert(0, str(HERE.parent))
+    sys.path.append(str(HERE.parent.parent))  # unless another build is there
 
 import support  # noqa: E402
 from soak import looks  # noqa: E402

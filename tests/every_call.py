@@ -28,14 +28,17 @@ Call = Callable[[], object]
 CALLS: dict[str, Call] = {}
 # The same of what is run as a program.
 PROGRAMS: dict[str, Call] = {}
+# What a function can do nothing without: names of older_kernel.FEATURES.
+NEEDS: dict[Call, tuple[str, ...]] = {}
 
 
-def does(*names: str, table: dict[str, Call] = CALLS) -> Callable[[Call], Call]:
+def does(*names: str, table: dict[str, Call] = CALLS, needs: tuple[str, ...] = ()) -> Callable[[Call], Call]:
     """The function below calls these public names."""
 
     def note(call: Call) -> Call:
         assert not table.keys() & set(names)
         table.update(dict.fromkeys(names, call))
+        NEEDS[call] = needs
         return call
 
     return note
@@ -82,9 +85,9 @@ def _ioctls_of_a_namespace() -> None:
     with nsutil.current(MNT) as mnt:
         os.close(ioctl.get_userns(mnt))
         ioctl.get_nstype(mnt)
-        ioctl.get_mntns_id(mnt)
-        with contextlib.suppress(OSError):  # Linux 6.18
-            ioctl.get_id(mnt)
+        for ask in ioctl.get_mntns_id, ioctl.get_id:  # Linux 6.11 and 6.18
+            with contextlib.suppress(OSError):
+                ask(mnt)
     for ask in ioctl.get_userns, ioctl.get_nstype, ioctl.get_id, ioctl.get_mntns_id:
         refused(OSError, ask, -1)
 
@@ -113,7 +116,7 @@ def _ioctls_of_a_pid_namespace() -> None:
             refused(OSError, ask, pid, 2**22 + 1)
 
 
-@does("ioctl.mnt_get_info", "ioctl.mnt_get_next", "ioctl.mnt_get_prev")
+@does("ioctl.mnt_get_info", "ioctl.mnt_get_next", "ioctl.mnt_get_prev", needs=("mnt-next",))
 def _ioctls_of_mount_namespaces() -> None:
     with nsutil.current(MNT) as mnt:
         ioctl.mnt_get_info(mnt)
@@ -299,7 +302,7 @@ def _pids() -> None:
         refused(ProcessLookupError, pid.pid_in, 2**22 + 1)
 
 
-@does("NamespaceFile.mounts", "NamespaceFile.next", "NamespaceFile.previous", "NamespaceFile.open")
+@does("NamespaceFile.mounts", "NamespaceFile.next", "NamespaceFile.previous", "NamespaceFile.open", needs=("mnt-next",))
 def _mount_namespaces() -> None:
     with Namespace(MNT).create() as box:
         for mnt in box.mnt, nsutil.current(MNT):
@@ -322,7 +325,7 @@ def _socket() -> None:
                 refused(OSError, net.socket, 4000)
 
 
-@does("NamespaceFile.reference", "NamespaceReference", "NamespaceReference.open")
+@does("NamespaceFile.reference", "NamespaceReference", "NamespaceReference.open", needs=("ns-handles",))
 def _reference() -> None:
     with Namespace(UTS).create() as box:
         reference = box.uts.reference()
@@ -637,7 +640,7 @@ def _netns_command() -> None:
     command("netns", "delete", "leak")
 
 
-@does("nsutil box", table=PROGRAMS)
+@does("nsutil box", table=PROGRAMS, needs=("mount-setattr",))
 def _box_command() -> None:
     command("box", "--", "sh", "-c", "sleep 99 & exit 3", status=3)
     command("box", "--", "/no/such", status=127)

@@ -105,6 +105,12 @@ def _setns_answer() -> int:
         os.close(pidfd)
 
 
+def _time_answer() -> int:
+    if not os.path.exists("/proc/self/ns/time"):
+        return errno.ENOSYS
+    return _answer("setns", -1, 0x80)  # the descriptor is looked at first
+
+
 PROBES: dict[str, Callable[[], int]] = {
     "pidfd-setns": _setns_answer,
     "pidfd-thread": lambda: _answer("pidfd_open", threading.get_native_id(), os.O_EXCL),
@@ -121,6 +127,7 @@ PROBES: dict[str, Callable[[], int]] = {
     "statmount": lambda: _answer("statmount", 0, 0, 0, 0),
     "ns-handles": lambda: _answer("name_to_handle_at", -1, 0, 0, 0, 0),
     "pidfd-getfd": lambda: _answer("pidfd_getfd", -1, 0, 0),
+    "time": _time_answer,
     "memfd": lambda: _answer("memfd_create", 0, 0),
 }
 # EINVAL means something else where arguments are bad on purpose.
@@ -131,7 +138,7 @@ _LACKING = {errno.ENOSYS, errno.ENOTTY, errno.EOPNOTSUPP}
 def lacks(name: str) -> bool:
     """Whether this kernel, or a filter before it, has no such interface; the names are older_kernel.FEATURES."""
     answer = PROBES[name]()
-    return answer in _LACKING or (answer == errno.EINVAL and name in ("pidfd-setns", "pidfd-thread"))
+    return answer in _LACKING or (answer == errno.EINVAL and name in ("pidfd-setns", "pidfd-thread", "time"))
 
 
 def needs_kernel(*names: str) -> pytest.MarkDecorator:

@@ -201,7 +201,7 @@ def _thread() -> None:
     refused(ValueError, Namespace(USER).thread, os.getpid)
 
 
-@does("Namespace.run", "run")
+@does("Namespace.run", "run", needs=("time",))
 def _run() -> None:
     assert nsutil.run(["true"], new=ALL).returncode == 0
     assert Namespace([PID, USER], uid_map="root").run(["cat"], input=b"x", capture_output=True).stdout == b"x"
@@ -221,7 +221,7 @@ def _popen() -> None:
         process.kill()
 
 
-@does("Namespace.call", "call")
+@does("Namespace.call", "call", needs=("time",))
 def _call() -> None:
     assert nsutil.call(os.getpid, new=ALL) == 2
     assert Namespace([PID, UTS], init=False).call(os.getpid) == 1
@@ -241,7 +241,14 @@ def _executor() -> None:
     refused(ValueError, Namespace(UTS).executor, 0)
 
 
-@does("Namespace.create", "NamespaceSet", "NamespaceSet.close", "NamespaceSet.closed", "NamespaceSet.types")
+@does(
+    "Namespace.create",
+    "NamespaceSet",
+    "NamespaceSet.close",
+    "NamespaceSet.closed",
+    "NamespaceSet.types",
+    needs=("time",),
+)
 def _create() -> None:
     with Namespace(ALL).create() as inside:
         assert inside.types == ALL
@@ -405,7 +412,7 @@ def _snapshot_views() -> None:
     refused(ValueError, found.filter, "type ==")
 
 
-@does("doctor.check", "doctor.Report", "doctor.Report.to_json", "doctor.Finding", "doctor.hint")
+@does("doctor.check", "doctor.Report", "doctor.Report.to_json", "doctor.Finding", "doctor.hint", needs=("time",))
 def _doctor() -> None:
     report = doctor.check(ALL)
     assert report
@@ -646,13 +653,13 @@ def _box_command() -> None:
     command("box", "--", "/no/such", status=127)
 
 
-@does("nsutil lsns", "nsutil tree", "nsutil doctor", "nsutil completion", table=PROGRAMS)
+@does("nsutil lsns", "nsutil tree", "nsutil doctor", "nsutil completion", table=PROGRAMS, needs=("time",))
 def _looking_commands() -> None:
     for argv in ["lsns"], ["lsns", "--json"], ["tree"], ["doctor"], ["completion", "bash"]:
         command(*argv)
 
 
-@does("nsutil demo", table=PROGRAMS)
+@does("nsutil demo", table=PROGRAMS, needs=("time",))
 def _demo_command() -> None:
     command("demo")
 

@@ -147,6 +147,11 @@ def needs_kernel(*names: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(bool(missing), reason=f"this kernel has no {', '.join(missing)}")
 
 
+def with_time(*values: object) -> Any:
+    """Parameters of a test that makes or joins a TIME namespace."""
+    return pytest.param(*values, marks=needs_kernel("time"))
+
+
 def openpty() -> tuple[int, int]:
     """os.openpty(); a skip where this user may have no pseudo-terminal, as /dev/pts may be mounted."""
     try:

@@ -309,7 +309,7 @@ def test_joined_pid_is_where_children_go():
         init.wait()
 
 
-@needs_kernel("pidfd-setns")
+@needs_kernel("pidfd-setns", "time")  # a thread that is not the first asks with TIME whether setns() takes a pidfd
 @pytest.mark.skipif("NSUTIL_NO_NEW_CALLS" in os.environ, reason="older kernels keep the namespaces, not the process")
 def test_a_dead_target_is_an_error_and_never_a_stranger():
     proc = _sleeper("--uts")
@@ -649,6 +649,7 @@ def test_thread_returns_a_future_with_context():
     assert moved(before) == set()
 
 
+@needs_kernel("time")
 def test_thread_takes_time_with_offsets():
     import subprocess
 

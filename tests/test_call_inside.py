@@ -27,7 +27,7 @@ from nsutil._idmap import MapWriter
 pytestmark = pytest.mark.usefixtures("leak_check")
 
 NAMES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
-each_type = pytest.mark.parametrize("name", NAMES)
+each_type = pytest.mark.parametrize("name", [support.with_time(name) if name == "time" else name for name in NAMES])
 
 
 def namespaces() -> dict[str, int]:
@@ -59,6 +59,7 @@ def test_each_alone(name: str) -> None:
 
 
 @needs_root
+@support.needs_kernel("time")
 @pytest.mark.parametrize("init", [None, False])
 @pytest.mark.parametrize("new", [ALL, ALL & ~USER], ids=["all", "without USER"])
 def test_all_as_root(new: nsutil.NSType, init: bool | None) -> None:
@@ -70,6 +71,7 @@ def test_each_as_a_user(name: str) -> None:
     assert as_user(lambda: changed(new=["user", name])) == {"user", name}
 
 
+@support.needs_kernel("time")
 @pytest.mark.parametrize("init", [None, False])
 def test_all_as_a_user(init: bool | None) -> None:
     assert as_user(lambda: changed(new=ALL, init=init)) == set(NAMES)
@@ -92,6 +94,7 @@ def test_maps_written_from_outside() -> None:
 
 
 @needs_root
+@support.needs_kernel("time")
 @pytest.mark.parametrize("more", [{}, {"new": [TIME, PID]}, {"new": [TIME, PID], "init": False}, {"kill_child": True}])
 def test_clock_offsets(more: dict[str, object]) -> None:
     def clocks() -> tuple[float, float]:
@@ -289,6 +292,8 @@ def test_every_signal_comes_through() -> None:
 @pytest.fixture
 def target() -> Iterator[int]:
     """A process in namespaces of its own, as root of a new USER namespace."""
+    if support.lacks("time"):
+        pytest.skip("this kernel has no time")
     process = subprocess.Popen(
         ["unshare", "-UrmuinpTf", "--mount-proc", "--kill-child", "sh", "-c", "echo; exec sleep 100"],
         stdout=subprocess.PIPE,
@@ -319,6 +324,7 @@ def test_join_one(target: int, name: str) -> None:
     assert enter(target, name).call(namespaces)[name] == os.stat(f"/proc/{target}/ns/{name}").st_ino
 
 
+@support.needs_kernel("time")
 def test_join_as_a_user() -> None:
     def body() -> set[str]:
         process = subprocess.Popen(["/usr/bin/unshare", "-UrmuinpTf", "sleep", "100"])

@@ -23,7 +23,7 @@ from nsutil import ALL, CGROUP, IPC, MNT, NET, PID, TIME, USER, UTS, NSType
 
 NAMES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 BY_NAME = {name: NSType[name.upper()] for name in NAMES}
-each_type = pytest.mark.parametrize("name", NAMES)
+each_type = pytest.mark.parametrize("name", [support.with_time(name) if name == "time" else name for name in NAMES])
 # pytest's watchdog is a thread, and forking with threads makes Python 3.12 and later warn.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 libc = ctypes.CDLL(None, use_errno=True)
@@ -321,10 +321,11 @@ if sys.version_info >= (3, 12):
 # clone
 
 COMBINATIONS = [NSType(0), *BY_NAME.values(), PID | TIME, USER | PID, USER | TIME, USER | NET | MNT, ALL & ~USER, ALL]
+CLONED = [support.with_time(flags) if flags & TIME else flags for flags in COMBINATIONS]
 
 
 @support.needs_root
-@pytest.mark.parametrize("flags", COMBINATIONS, ids=lambda flags: str(flags) or "none")
+@pytest.mark.parametrize("flags", CLONED, ids=lambda flags: str(flags) or "none")
 def test_clone_enters(flags: NSType, leak_check: None) -> None:
     before = support.ns_inodes()
     found = child_says(flags, lambda: changed(before, support.ns_inodes("self")))
@@ -393,6 +394,7 @@ def test_clone_runs_the_fork_handlers() -> None:
 
 
 @support.needs_root
+@support.needs_kernel("time")
 def test_clone_with_time_is_inside() -> None:
     """The kernel takes offsets only until the first process is inside."""
 
@@ -495,6 +497,7 @@ def test_waiter_where_sigchld_is_ignored() -> None:
     assert support.in_child(child) == (b"\1", (ChildProcessError, errno.ECHILD))
 
 
+@support.needs_kernel("time")
 def test_clone_as_user(leak_check: None) -> None:
     def child() -> tuple[object, ...]:
         refused = [outcome(clone_and_wait, flags) for flags in (UTS, NET, PID, TIME, PID | MNT)]
@@ -531,6 +534,7 @@ def leave_chroot() -> None:
 
 
 @support.needs_root
+@support.needs_kernel("time")
 @support.needs_kernel("pidfd-thread", "pidfd-namespaces")
 def test_clone_without_proc() -> None:
     def child() -> tuple[list[bool], set[str]]:

@@ -203,6 +203,7 @@ def in_box(*argv: str) -> str:
 
 
 @needs_root
+@support.needs_kernel("time")
 def test_time_and_limits() -> None:
     up = float(in_box("--boottime", "86400000", "--", "cat", "/proc/uptime").split()[0])
     assert up > 86_400_000

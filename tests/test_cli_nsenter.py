@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import support_cli
-from support import in_child, needs_program, needs_root, uncounted
+from support import in_child, lacks, needs_program, needs_root, uncounted
 from support_cli import PROBE, child_of, normal, nsutil, program, running, tool
 
 import nsutil as library
@@ -29,6 +29,8 @@ pytestmark = needs_root
 @pytest.fixture(scope="module")
 def target() -> Iterator[int]:
     """A process in new namespaces of all types but USER, somewhere else, with an environment of its own."""
+    if lacks("time"):
+        pytest.skip("this kernel has no time")
     options = ["-inupCTm", "--boottime=500", "-f", "--mount-proc", "-w", "/usr"]
     command = ["env", "-i", "MARK=1", "PATH=/usr/bin:/bin", "sh", "-c", "echo; exec sleep 300"]
     with running("unshare", *options, *command) as pid:

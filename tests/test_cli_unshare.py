@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import support_cli
-from support import children, in_child, needs_program, needs_root, uncounted
+from support import children, in_child, needs_kernel, needs_program, needs_root, uncounted
 from support_cli import PACKAGE, PROBE, child_of, normal, nsutil, program, tool
 
 from nsutil import MNT, _ns
@@ -355,6 +355,7 @@ def test_files_keep_namespaces(folder: Path) -> None:
 
 
 @needs_root
+@needs_kernel("time")
 @pytest.mark.serial  # a mount in everybody's sight
 def test_files_keep_the_types_that_are_bound_from_outside(folder: Path) -> None:
     names = ["mount", "user", "pid", "time", "uts"]

@@ -59,7 +59,9 @@ def perform(name: str, filtered: bool) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("filtered", [False, True], ids=["capabilities", "profile"])
-@pytest.mark.parametrize("name", operations.OPERATIONS)
+@pytest.mark.parametrize(
+    "name", [support.with_time(name) if name.endswith(("all", "time")) else name for name in operations.OPERATIONS]
+)
 def test_operations(name: str, filtered: bool) -> None:
     report = Namespace(PID | MNT, timeout=90).call(perform, name, filtered)
     assert list(judge(Point(name, "main", "-", 1, "EPERM"), report)) == []

@@ -86,6 +86,7 @@ def test_a_container_from_busybox(example: ModuleType, busybox: Path, user: bool
 
 
 @support.needs_root
+@support.needs_kernel("time")
 def test_all_eight_namespaces_are_new(example: ModuleType, busybox: Path) -> None:
     outside = support.ns_inodes()
     with example.container(busybox).popen(["sleep", "60"]) as child:

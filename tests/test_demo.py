@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support import in_child, must, needs_root, no_leaks, private_mounts
+from support import in_child, must, needs_kernel, needs_root, no_leaks, private_mounts
 from support_cli import nsutil, program, terminal
 
 from nsutil import USER, _ns
@@ -25,6 +25,7 @@ def namespaces(text: str) -> dict[str, tuple[str, str]]:
 
 
 @needs_root
+@needs_kernel("time")
 def test_as_root() -> None:
     with no_leaks():
         done = nsutil("demo")

@@ -23,12 +23,14 @@ from support import (
     drop_to_user,
     in_child,
     must,
+    needs_kernel,
     needs_root,
     no_leaks,
     own_user_namespace,
     preload,
     private_mounts,
     system_call,
+    with_time,
 )
 
 import nsutil
@@ -439,7 +441,7 @@ def verdict(new: object, **options: Any) -> tuple[bool, list[str], str, str]:
 
 
 @pytest.mark.parametrize(
-    "new", ["net", "uts", ["user", "net"], ["user", "mnt", "pid"], ["user", "time", "cgroup", "ipc"]]
+    "new", ["net", "uts", ["user", "net"], ["user", "mnt", "pid"], with_time(["user", "time", "cgroup", "ipc"])]
 )
 def test_check_finds_nothing_where_nothing_is_wrong(new: object) -> None:
     """As root with each, as an ordinary user with all that USER makes possible; nothing is left behind."""
@@ -461,6 +463,7 @@ def test_check_finds_nothing_where_nothing_is_wrong(new: object) -> None:
 
 
 @needs_root
+@needs_kernel("time")
 def test_check_of_everything_works_here() -> None:
     assert in_child(verdict, nsutil.ALL)[0]
 

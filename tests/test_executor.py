@@ -112,6 +112,7 @@ def test_nothing_is_started_before_the_first_job() -> None:
 
 
 @needs_root
+@support.needs_kernel("time")
 @pytest.mark.parametrize("new", [ALL, ALL & ~USER, ALL & ~PID], ids=["all", "no USER", "no PID"])
 def test_workers_share_one_set(new: int) -> None:
     outside = namespaces()
@@ -391,6 +392,7 @@ def test_threads_cannot_share_a_new_time_namespace() -> None:
 
 
 @needs_root
+@support.needs_kernel("time")
 def test_thread_in_a_new_time_namespace() -> None:
     def child_clock() -> float:
         script = "import time; print(time.clock_gettime(time.CLOCK_BOOTTIME))"

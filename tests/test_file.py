@@ -46,7 +46,7 @@ from nsutil import (
 # pytest's watchdog is a thread, and forking with threads makes Python 3.12 and later warn.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 NAMES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
-each_type = pytest.mark.parametrize("name", NAMES)
+each_type = pytest.mark.parametrize("name", [support.with_time(name) if name == "time" else name for name in NAMES])
 SO_NETNS_COOKIE = 71
 
 
@@ -77,6 +77,7 @@ def test_open_by_pid(name: str, calls: str, leak_check: None) -> None:
 
 
 @support.needs_root
+@support.needs_kernel("time")
 @each_type
 def test_open_by_pid_of_another(name: str, calls: str, leak_check: None) -> None:
     with support.paused(ALL & ~USER) as pid, nsutil.open(pid, name) as file, nsutil.current(name) as own:
@@ -178,6 +179,7 @@ def test_open_by_thread_id(calls: str) -> None:
 
 
 @support.needs_root
+@support.needs_kernel("time")
 def test_open_for_children(calls: str) -> None:
     def child() -> tuple[bool, ...]:
         before = nsutil.current(PID)
@@ -1063,7 +1065,7 @@ def test_no_descriptor_is_lost_over_many() -> None:
 
 
 @support.needs_root
-@support.needs_kernel("pidfd-setns")
+@support.needs_kernel("pidfd-setns", "time")
 @pytest.mark.parametrize("mover", ["first thread", "calling thread"])
 def test_the_look_whether_pidfds_can_be_joined_moves_no_thread(mover: str) -> None:
     """A pidfd of the process is that of its first thread, which may be in a block just then, or the caller may be."""

@@ -691,6 +691,7 @@ def test_a10_nothing_is_set_user_id() -> None:
 
 
 @needs_root
+@support.needs_kernel("time")
 @pytest.mark.incident("A4")
 def test_a04_all_types_at_once_share_no_session() -> None:
     """new_session: not even the ids of the caller's session are seen inside."""

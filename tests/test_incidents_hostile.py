@@ -66,7 +66,7 @@ def _owned(user: int, types: NSType, **options: Any) -> Namespace:
 
 @needs_root
 @pytest.mark.incident("D1", "A2")
-@pytest.mark.parametrize("types", [USER, USER | PID | MNT, USER | TIME | PID | MNT], ids=str)
+@pytest.mark.parametrize("types", [USER, USER | PID | MNT, support.with_time(USER | TIME | PID | MNT)], ids=str)
 def test_d01_the_owner_gets_nothing_of_a_program_on_its_way(types: NSType) -> None:
     offsets = {"monotonic": 5} if types & TIME else {}
     assert _stalked(lambda user: _owned(user, types, **offsets).run(["/bin/true"], cwd="/")) == ""
@@ -80,6 +80,7 @@ def test_d01_the_owner_gets_nothing_of_a_function(types: NSType) -> None:
 
 
 @needs_root
+@support.needs_kernel("time")
 @pytest.mark.incident("D1")
 def test_d01_an_owner_has_its_clocks() -> None:
     box = _owned(support.USER_ID, USER | TIME | PID | MNT, monotonic=5, boottime=-7)

@@ -340,7 +340,7 @@ def test_b03_unused_recipes_hold_what_they_pin_and_no_more() -> None:
             return held, len(support.open_fds()) - before
 
     held, after = in_child(body)
-    assert held <= 20
+    assert held <= (30 if support.lacks("pidfd-setns") else 20)  # then the files of the two types as well
     assert after == 0
 
 
@@ -502,6 +502,7 @@ def test_c05_many_children_in_a_pid_namespace() -> None:
 
 
 @needs_root
+@support.needs_kernel("time")
 @pytest.mark.incident("A35")
 @pytest.mark.parametrize("options", [{"monotonic": 5}, {"boottime": -5}, {"monotonic": 1, "boottime": 1}])
 def test_a35_offsets_without_a_new_time_namespace(options: dict[str, int]) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from support import needs_root
+from support import needs_kernel, needs_root
 
 nbclient = pytest.importorskip("nbclient")
 nbformat = pytest.importorskip("nbformat")
@@ -38,6 +38,7 @@ def _shown(output):
     return output.output_type, output.data.get("text/plain", "")
 
 
+@needs_kernel("time")
 def test_cells(execute):
     outputs = execute(
         "x = 5\nimport os\nhost = os.uname().nodename",

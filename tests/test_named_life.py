@@ -19,6 +19,7 @@ from support import (
     MS_REC,
     in_child,
     must,
+    needs_kernel,
     needs_program,
     needs_root,
     no_leaks,
@@ -38,6 +39,7 @@ pytestmark = needs_root
 
 
 @needs_program("nsenter")
+@needs_kernel("time")
 def test_each_type_keeps_what_it_was_made_with() -> None:
     def body() -> None:
         named.create("x", UTS, hostname="boxy", domainname="dom").close()

@@ -327,8 +327,8 @@ def test_no_memory_is_an_error_and_nothing_is_left(name: str) -> None:
 @pytest.mark.parametrize("way", ["with", "by name", "first time"])
 def test_no_memory_for_a_block_leaves_the_thread_where_it_was(way: str) -> None:
     pytest.importorskip("_testcapi", reason="needs the interpreter's own test module")
-    if way == "first time" and sys.version_info[:2] == (3, 12):
-        pytest.skip("without memory Python 3.12 crashes in its own PyObject_ClearWeakRefs()")
+    if way == "first time" and sys.version_info[:2] in ((3, 12), (3, 13)):
+        pytest.skip("without memory Python 3.12 and 3.13 crash in generator expressions")
 
     def body() -> tuple[int, int]:
         before = support.ns_inodes()

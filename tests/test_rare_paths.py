@@ -317,6 +317,7 @@ def test_inherited_capabilities_do_not_reach_the_program() -> None:
     assert int(ours, 16) == 0
 
 
+@support.needs_kernel("time")
 def test_joined_time_leaves_the_capability_for_it_where_it_was_asked_for() -> None:
     """To join takes CAP_SYS_ADMIN, which is taken back otherwise."""
     with nsutil.Popen(["sleep", "60"], new=TIME, monotonic=1000) as process:
@@ -502,6 +503,7 @@ def test_thread_whose_set_up_fails_leaves_no_pid_namespace(leak_check: None) -> 
         future.result(30)
 
 
+@support.needs_kernel("time")
 def test_set_that_joined_time_holds_it_too(leak_check: None) -> None:
     with nsutil.Popen(["sleep", "60"], new=TIME, monotonic=1000) as process:
         inode = os.stat(f"/proc/{process.pid}/ns/time").st_ino

@@ -24,6 +24,7 @@ from support import (
     as_user,
     in_child,
     lacks,
+    needs_kernel,
     needs_program,
     needs_root,
     no_leaks,
@@ -612,6 +613,7 @@ def test_a_hidden_user_namespace(options: dict[str, bool]) -> None:
 
 
 @needs_root
+@needs_kernel("time")
 def test_what_children_will_be_in() -> None:
     def expect() -> tuple[int, int]:
         nsutil.unshare(PID | TIME)
@@ -633,6 +635,7 @@ def test_what_children_will_be_in() -> None:
 
 
 @needs_root
+@needs_kernel("time")
 def test_a_namespace_that_only_children_will_be_in() -> None:
     def expect() -> int:
         nsutil.unshare(TIME)

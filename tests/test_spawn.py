@@ -306,7 +306,7 @@ def capabilities(**options: Any) -> dict[str, int]:
     return {line[:6]: int(line[8:], 16) for line in lines if line.startswith("Cap")}
 
 
-@pytest.mark.parametrize("options", [{}, {"uid": 0}, {"uid_map": "root", "new": USER}, {"new": ALL}])
+@pytest.mark.parametrize("options", [{}, {"uid": 0}, {"uid_map": "root", "new": USER}, support.with_time({"new": ALL})])
 @pytest.mark.incident("A11")
 def test_no_capability_is_inheritable(options: dict[str, Any]) -> None:
     given = {"new": OWN, **options}
@@ -399,7 +399,7 @@ def own() -> dict[str, int]:
 
 
 @needs_root
-@pytest.mark.parametrize("name", "cgroup ipc mnt net pid time user uts".split())
+@pytest.mark.parametrize("name", [*"cgroup ipc mnt net pid user uts".split(), support.with_time("time")])
 def test_each_type_alone(name: str, leak_check: None) -> None:
     before = own()
     found = inodes(new=name)
@@ -416,6 +416,7 @@ def all_and_again() -> tuple[set[str], bool, bool]:
     return {name for name in before if made[name] != before[name]}, made == joined, own() == before
 
 
+@support.needs_kernel("time")
 @pytest.mark.incident("B2", "A35")
 def test_all_eight_made_and_joined_again() -> None:
     everything = set("cgroup ipc mnt net pid time user uts".split())
@@ -424,7 +425,7 @@ def test_all_eight_made_and_joined_again() -> None:
 
 
 @needs_root
-@pytest.mark.parametrize("name", "cgroup ipc mnt net pid time uts".split())
+@pytest.mark.parametrize("name", [*"cgroup ipc mnt net pid uts".split(), support.with_time("time")])
 def test_each_type_joined_alone(name: str, leak_check: None) -> None:
     before = own()
     with Popen(["sleep", "60"], new=name) as process:
@@ -434,6 +435,7 @@ def test_each_type_joined_alone(name: str, leak_check: None) -> None:
 
 
 @needs_root
+@support.needs_kernel("time")
 @pytest.mark.parametrize("options", [{}, {"uid": 65534}, {"user": 65534}, {"uid": 65534, "ambient": ["net_admin"]}])
 @pytest.mark.incident("A35")
 def test_joined_time_takes_no_rights_along(options: dict[str, Any]) -> None:
@@ -451,6 +453,7 @@ def test_joined_time_takes_no_rights_along(options: dict[str, Any]) -> None:
 
 
 @needs_root
+@support.needs_kernel("time")
 def test_joined_time_and_descriptors(calls: str) -> None:
     fd = os.open("/dev/null", os.O_RDONLY)
     try:
@@ -469,6 +472,7 @@ def test_joined_time_and_descriptors(calls: str) -> None:
 
 
 @needs_root
+@support.needs_kernel("time")
 def test_joined_time_while_others_fork() -> None:
     """Forks that live on hold what should tell that the program runs."""
 
@@ -521,7 +525,7 @@ def test_joined_and_new_in_one_spawn() -> None:
         (PID | MNT, {}, "2"),
         (PID | UTS, {"init": False}, "1"),
         (PID | MNT | USER, {"uid_map": "root"}, "2"),
-        (PID | MNT | TIME, {"monotonic": 99}, "2"),
+        support.with_time(PID | MNT | TIME, {"monotonic": 99}, "2"),
         (PID, {"init": False, "kill_child": True}, "1"),
     ],
 )

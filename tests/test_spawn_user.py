@@ -8,7 +8,7 @@ import os
 import threading
 
 import pytest
-from support import USER_ID, as_user, in_child, needs_root
+from support import USER_ID, as_user, in_child, needs_kernel, needs_root
 
 import nsutil
 from nsutil import ALL, IPC, MNT, NET, PID, TIME, USER, UTS, Namespace
@@ -45,11 +45,13 @@ def test_run(uid_map, uid):
     assert dropped(lambda: run_id(new=USER, uid_map=uid_map)) == uid
 
 
+@needs_kernel("time")
 def test_run_all_eight():
     options = {"new": ALL, "uid_map": "root", "hostname": "box", "boottime": 1000}
     assert dropped(lambda: run_id(**options)) == "0"
 
 
+@needs_kernel("time")
 def test_call():
     assert dropped(lambda: nsutil.call(os.getuid, new=USER | UTS | NET | IPC, uid_map="root")) == 0
     assert dropped(lambda: nsutil.call(os.getuid, new=USER | PID | MNT | TIME, uid_map="root", boottime=5)) == 0

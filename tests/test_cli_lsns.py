@@ -75,7 +75,7 @@ def scene(folder: Path, lines: list[str], env: dict[str, str] = ENV) -> list[str
     body = "\n".join(f"{line} </dev/null 2>&1; printf '%s' \"-> $?\x1f\"" for line in lines)
     script = folder / "script"
     script.write_text(f"{SCENE}{body}\nexec kill -9 -1")
-    command = ["unshare", "-pmf", "--mount-proc", "bash", str(script), str(folder)]
+    command = ["unshare", "-pmf", "--kill-child", "--mount-proc", "bash", str(script), str(folder)]
     out = subprocess.run(
         command, env=env, capture_output=True, text=True, errors="surrogateescape", timeout=100, check=False
     )

@@ -150,8 +150,9 @@ def test_errors_are_one_line() -> None:
 @needs_ip
 def test_monitor(tmp_path: Path) -> None:
     """Each line comes at once, also in a pipe; SIGINT ends it."""
-    read = "read -t 5 -u 7 a; echo $a"
-    start = "mkfifo fifo; set -m; NETNS monitor > fifo & exec 7< fifo; sleep 0.5"
+    read = "read -t 30 -u 7 a; echo $a"
+    watching = "for n in {1..600}; do grep -qs ^inotify /proc/$!/fdinfo/* && break; sleep 0.05; done"
+    start = f"mkfifo fifo; set -m; NETNS monitor > fifo & exec 7< fifo; {watching}"
     lines = [f"{start}; ip netns add one; {read}; ip netns delete one; {read}; kill -INT $!; wait $!"]
     assert world(f"exec {NETNS}", tmp_path, lines) == [("add one\ndelete one\n", 130)]
 

@@ -7,6 +7,7 @@ import gc
 import os
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 import weakref
@@ -197,6 +198,25 @@ def test_guard_that_dies_on_another_thread_while_its_block_is_left_by_name() -> 
             stop.set()
 
     assert at_once(enter_and_stop, lambda: drop(shared, stop)) == [None, None]
+
+
+@support.needs_root
+@pytest.mark.skipif(
+    bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+    reason="without a GIL the thread that made an object is often the one that frees it",
+)
+def test_block_whose_guard_died_on_another_thread_cannot_be_left_by_name() -> None:
+    before, box = place(), Namespace(UTS)
+    held = [box.__exit__]
+    box.__enter__()
+    assert on_thread(held.clear) is None
+    with pytest.raises(RuntimeError, match="not entered, or was left already"):
+        box.__exit__(None, None, None)
+    with pytest.raises(RuntimeError, match="no block of this recipe"):
+        Namespace.__exit__(box, None, None, None)
+    with box:
+        pass
+    assert place() == before
 
 
 @support.needs_root

@@ -446,19 +446,23 @@ def test_a_socket(family: int) -> None:
 
 
 @needs_root
-def test_a_socket_of_several_processes() -> None:
-    def leave_sockets() -> tuple[int, int, int]:
+def test_descriptors_of_several_processes_are_in_order() -> None:
+    """By kind first, though each process is looked at once."""
+
+    def leave_open() -> tuple[int, int, int, int]:
         with moved_back(NET):
             kept = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            inode = own("net")
+            file = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
         pid = os.fork()
         while pid == 0:
             signal.pause()
-        return pid, kept.detach(), inode
+        return pid, kept.detach(), file, os.fstat(file).st_ino
 
-    with standing(leave_sockets) as (parent, (child, fd, inode)):
+    with standing(leave_open) as (parent, (child, sock, file, inode)):
         assert snapshot().holders(inode) == [
-            Holder("socket", pid, None, fd, f"/proc/{pid}/fd/{fd}") for pid in sorted((parent, child))
+            Holder(kind, pid, None, fd, f"/proc/{pid}/fd/{fd}")
+            for kind, fd in (("fd", file), ("socket", sock))
+            for pid in sorted((parent, child))
         ]
 
 

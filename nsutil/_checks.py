@@ -133,7 +133,8 @@ def _check_needed_types(options: dict[str, Any], new: NSType) -> None:
     for name, needed in NEEDS_NEW.items():
         if name in options and not new & needed:
             raise ValueError(
-                f"{name}={options[name]!r} needs {str(needed).upper()} among the new types, which are {new or 'none'}"
+                f"{name}={spelled(name, options[name])!r} needs {str(needed).upper()} among the new types, "
+                f"which are {new or 'none'}"
             )
 
 

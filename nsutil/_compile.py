@@ -213,7 +213,7 @@ def _credential_steps(recipe: Namespace, plan: ChildPlan) -> Steps:
         builder.add(
             "ioctl", terminal, TIOCSCTTY, 0, label="take the terminal", filename=f"descriptor {recipe.new_session}"
         )
-    for resource, soft, hard in recipe.rlimits or ():
+    for resource, soft, hard in recipe._options.get("rlimits", ()):
         limits = soft.to_bytes(8, "little", signed=True) + hard.to_bytes(8, "little", signed=True)
         builder.add("prlimit64", 0, resource, limits, None, label=f"set resource limit {resource} to {soft}, {hard}")
     if recipe.umask is not None:
@@ -267,8 +267,8 @@ def _join(builder: PlanBuilder, recipe: Namespace) -> None:
 
 
 def _clock_offsets(recipe: Namespace) -> dict[str, tuple[int, int]]:
-    clocks = {"monotonic": recipe.monotonic, "boottime": recipe.boottime}
-    return {clock: divmod(value, NANOSECONDS) for clock, value in clocks.items() if value is not None}
+    stored = recipe._options
+    return {clock: divmod(stored[clock], NANOSECONDS) for clock in ("monotonic", "boottime") if clock in stored}
 
 
 def _names_and_links(builder: PlanBuilder, recipe: Namespace) -> None:

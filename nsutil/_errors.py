@@ -16,7 +16,7 @@ class RestoreError(RuntimeError):
     """A thread could not be brought back into its namespaces.
 
     ``types`` names what is still wrong.  The thread is marked: nsutil refuses
-    to enter anything from it again.
+    to enter or to start anything from it again.
     """
 
     def __init__(self, message: str, types: NSType | None = None) -> None:

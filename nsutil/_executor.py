@@ -61,11 +61,13 @@ class _Executor(Executor):
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Schedule ``fn(*args, **kwargs)`` in the namespaces; its Future.
 
-        The first call makes the namespaces: OSError names the step that failed.
+        The first call makes the namespaces: OSError names the step that failed.  RestoreError on a
+        thread that a block could not bring back.
         """
         with self._lock:
             if self._shut_down:
                 raise RuntimeError("cannot schedule new futures after shutdown")
+            _ns.check_thread()  # which the threads of the pool inherit from
             job = self._prepare()
         return self._threads.submit(job, fn, args, kwargs)
 

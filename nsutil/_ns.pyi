@@ -7,6 +7,7 @@ from _typeshed import FileDescriptorLike, ReadableBuffer, StrPath
 from typing_extensions import disjoint_base
 
 # _nsmodule.c
+def check_thread() -> None: ...
 def swap(owner: object, name: str, value: Any, /) -> Any: ...
 
 # calls.c

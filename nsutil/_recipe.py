@@ -70,6 +70,8 @@ RECIPE_OPTIONS = frozenset({"new", "enter", *DEFAULTS})
 
 # What is looked up when a recipe is made, and may be another thing next time.
 _LOOKED_UP = frozenset({"enter", "uid", "gid"})
+# Stored in another form than they are written in: _checks.spelled().
+_SPELLED = frozenset({"monotonic", "boottime", "rlimits"})
 _PLAIN = frozenset({NSType, int, bool, str, float, type(None)})
 _MOST_RECENT = 64
 _recent: dict[object, Namespace] = {}
@@ -245,6 +247,8 @@ class Namespace(_ns.Block, metaclass=_Maker):
     else:
 
         def __getattr__(self, name):
+            if name in _SPELLED and name in self._options:
+                return self._keywords()[name]
             if name in DEFAULTS:
                 return self._options.get(name, DEFAULTS[name])
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")

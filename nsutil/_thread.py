@@ -11,6 +11,7 @@ import sys
 import threading
 from concurrent.futures import Future
 
+from . import _ns
 from ._types import PID
 
 TYPE_CHECKING = False
@@ -37,6 +38,7 @@ def thread_recipe(
     if not callable(func):
         raise TypeError(f"thread() runs a function, not {func!r}")
     check_thread(recipe)
+    _ns.check_thread()
     future: Future[R] = Future()
     context = contextvars.copy_context()
     thread = threading.Thread(

@@ -85,7 +85,7 @@ def parse_types(types: Types) -> NSType:
     if isinstance(types, str):
         return _from_name(types)
     try:
-        items = list(types)
+        items = list(types) if not isinstance(types, (bytes, bytearray)) else [types]
     except TypeError:
         raise TypeError(f"namespace types must be flags, names or an iterable of them, not {types!r}") from None
     result = NSType(0)

@@ -96,7 +96,23 @@ swap(PyObject *module, PyObject *args)
 }
 
 
+PyDoc_STRVAR(check_thread_doc,
+"check_thread($module, /)\n--\n\n"
+"RestoreError on a thread that a block could not bring back.");
+
+static PyObject *
+check_thread(PyObject *module, PyObject *args)
+{
+    (void)module;
+    (void)args;
+    if (thread_usable() < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+
 static PyMethodDef shared_methods[] = {
+    {"check_thread", check_thread, METH_NOARGS, check_thread_doc},
     {"swap", swap, METH_VARARGS, swap_doc},
     {NULL, NULL, 0, NULL},
 };

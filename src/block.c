@@ -95,10 +95,8 @@ prepare(BlockObject *self)
 static int
 check_thread(const struct prepared *prepared)
 {
-    if (thread_broken()) {
-        raise_from_python("thread_is_marked", "(i)", thread_broken());
+    if (thread_usable() < 0)
         return -1;
-    }
     if (!(prepared->types & CLONE_NEWNS) || prepared->allow_main_mnt
         || thread_id() != getpid())
         return 0;

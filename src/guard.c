@@ -45,6 +45,17 @@ raise_from_python(const char *function, const char *format, ...)
 }
 
 
+int
+thread_usable(void)
+{
+    int wrong = thread_broken();
+    if (wrong == 0)
+        return 0;
+    raise_from_python("thread_is_marked", "(i)", wrong);
+    return -1;
+}
+
+
 /* ------------------------------------------------------------- leaving */
 
 /* Restore a block that is out of the stack and free it.  0, or -1 with

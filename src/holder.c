@@ -162,7 +162,7 @@ hold_pid(PyObject *module, PyObject *args)
     const char *path;
     struct holder h = {.pidfd = -1};
     (void)module;
-    if (!PyArg_ParseTuple(args, "y:hold_pid", &path)
+    if (!PyArg_ParseTuple(args, "y:hold_pid", &path) || thread_usable() < 0
         || ns_audit("nsutil.spawn", "(i)", CLONE_NEWPID) < 0)
         return NULL;
     Py_BEGIN_ALLOW_THREADS

@@ -51,6 +51,11 @@ int ns_audit(const char *event, const char *format, ...);
 #define ns_audit PySys_Audit
 #endif
 
+/* Whether other things may start from the calling thread: one that a block
+ * could not bring back would hand on the namespaces it is stuck in.  0, or -1
+ * with RestoreError set.  In guard.c. */
+int thread_usable(void);
+
 /* Set an attribute to a value and return what it was, which no other thread
  * gets as well: whoever gets a descriptor may close it.  NULL with an
  * exception set. */

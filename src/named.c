@@ -280,6 +280,7 @@ name_create(PyObject *module, PyObject *args)
     job.path = PyBytes_AsString(path);
     job.plan = plan_of(module, plan);
     if (job.plan == NULL || run_preset_for(job.plan, &job.run, slots) < 0
+        || thread_usable() < 0
         || ns_audit("nsutil.named", "(sO)", "create", path) < 0) {
         Py_DECREF(path);
         return NULL;

@@ -294,7 +294,7 @@ start(PyObject *module, PyObject *args, struct request *r, PyObject **result)
     r->module = module;
     r->held = PyList_New(0);
     struct spawn *s = &r->spawn;
-    if (r->held == NULL || take_request(args, r) < 0
+    if (r->held == NULL || take_request(args, r) < 0 || thread_usable() < 0
         || ns_audit("nsutil.spawn", "(k)", s->flags) < 0) {
         Py_XDECREF(r->held);
         return false;

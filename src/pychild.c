@@ -331,7 +331,7 @@ child_fork(PyObject *object, PyObject *args, PyObject *keywords)
     PyObject *serve, *module = PyType_GetModule(Py_TYPE(object));
     if (take_fork_arguments(module, args, keywords, &serve, &work) < 0)
         return NULL;
-    if (fork_allowed(module, "call") < 0
+    if (fork_allowed(module, "call") < 0 || thread_usable() < 0
         || ns_audit("nsutil.spawn", "(i)", work.clone_flags) < 0)
         return NULL;
     if (atomic_exchange(&self->forked, true)) {

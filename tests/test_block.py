@@ -498,6 +498,37 @@ def test_lost_privilege_is_a_restore_error_and_marks_the_thread():
     assert in_child(body) == {"uts"}
 
 
+@pytest.mark.incident("A15")
+def test_nothing_starts_from_a_marked_thread():
+    def body():
+        with pytest.raises(RestoreError), Namespace(UTS):
+            _drop_capability_sys_admin()
+        box, pool = Namespace(NET), Namespace(NET).executor(kind="thread")
+        starts = [
+            lambda: nsutil.run(["true"]),
+            lambda: box.run(["true"]),
+            lambda: box.popen(["true"]),
+            lambda: box.call(int),
+            lambda: box.thread(int),
+            lambda: box.create(),
+            lambda: box.executor().submit(int),
+            lambda: pool.submit(int),
+            lambda: nsutil.named.create("nsutil-test-marked"),
+        ]
+        return [_outcome(start) for start in starts]
+
+    assert in_child(body) == ["still in uts"] * 9
+
+
+def _outcome(start):
+    try:
+        return repr(start())
+    except RestoreError as error:
+        return f"still in {error.types}"
+    except OSError as error:
+        return str(error)
+
+
 def _drop_capability_sys_admin():
     import ctypes
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 import os
 import pickle
+import resource
 import subprocess
 
 import pytest
 from support import in_child, needs_root
 
-from nsutil import ALL, NET, UTS, Namespace, enter, run
+from nsutil import ALL, NET, TIME, UTS, Namespace, enter, run
 
 needs_users = pytest.mark.skipif(not os.path.exists("/etc/passwd"), reason="needs /etc/passwd")
 
@@ -34,6 +35,13 @@ def test_recipes_that_differ_share_nothing():
     boxes = [Namespace(), Namespace(UTS), Namespace(NET), Namespace(UTS, hostname="a"), Namespace(UTS, hostname="b")]
     boxes += [Namespace(UTS, strict=True), Namespace(NET, loopback=False), Namespace(ALL, init=False)]
     assert len({id(box._kept) for box in boxes}) == len(boxes)
+
+
+def test_options_are_attributes_as_they_were_written():
+    box = Namespace(TIME, monotonic=-1.5, boottime=3, rlimits={resource.RLIMIT_CORE: (0, 1)}, umask=0o22)
+    assert (box.monotonic, box.boottime, box.umask) == (-1.5, 3, 0o22)
+    assert box.rlimits == {resource.RLIMIT_CORE: (0, 1)}
+    assert (Namespace().monotonic, Namespace().rlimits) == (None, None)
 
 
 def test_equal_values_of_wrong_types_are_still_refused():

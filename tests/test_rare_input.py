@@ -20,6 +20,10 @@ IDS = 65537
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [
+        ({"new": b"net"}, TypeError, "a namespace type must be a flag or a name, not b'net'"),
+        ({"new": [b"net"]}, TypeError, "a namespace type must be a flag or a name, not b'net'"),
+        ({"monotonic": 1.5}, ValueError, r"monotonic=1\.5 needs TIME among the new types"),
+        ({"rlimits": {7: (1, 2)}, "boottime": 2}, ValueError, "boottime=2 needs TIME"),
         ({"groups": range(IDS)}, ValueError, "groups may hold 65536 ids, not 65537"),
         ({"groups": "wheel"}, TypeError, "groups must be a sequence, not 'wheel'"),
         ({"groups": ["nosuch"]}, ValueError, "unknown group 'nosuch'"),
@@ -41,7 +45,7 @@ IDS = 65537
 )
 def test_options(options: dict[str, Any], error: type[Exception], text: str, leak_check: None) -> None:
     with pytest.raises(error, match=text):
-        Namespace(UTS | USER if "groups" in options else UTS, **options)
+        Namespace(**{"new": UTS | USER if "groups" in options else UTS, **options})
 
 
 def nothing() -> None:

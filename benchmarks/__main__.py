@@ -90,7 +90,7 @@ def measure_row(row: rows.Row, seconds: float, quick: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="nsutil-bench-") as folder:
         output = Path(folder) / "result.json"
         args = [sys.executable, str(HERE / "worker.py"), row.key, str(seconds), str(int(quick)), str(output)]
-        environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+        environment = {**os.environ, "PYTHONPATH": f"{HERE.parent}:{HERE}"}
         limit = 20 * seconds + 300
         if row.private:
             from nsutil import MNT, NET, Namespace, Tmpfs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -54,7 +55,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     """Peers that are not installed, here all of PyPI's, are no failure."""
     done = subprocess.run(
         [sys.executable, "-c", "import peers; peers._ENVIRONMENT = peers.Path('/nowhere'); peers.module('lxns')"],
-        cwd=ROOT / "benchmarks",
+        env={**os.environ, "PYTHONPATH": str(ROOT / "benchmarks")},
         capture_output=True,
         text=True,
         timeout=60,

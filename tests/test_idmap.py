@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import pickle
+import resource
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ import support
 import nsutil
 from nsutil import MNT, USER, IdMap
 from nsutil import _idmap as idmap
+from nsutil._mapper import Mapper
 from nsutil._plan import PlanBuilder, Slots
 
 IDS = 2**32 - 1
@@ -568,3 +570,24 @@ def test_nothing_leaks() -> None:
         return before == support.process_state()
 
     assert support.in_child(child)
+
+
+def test_what_is_to_write_maps_and_cannot_be_made_leaves_nothing() -> None:
+    def body() -> tuple[int | None, int]:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        filling = []
+        with contextlib.suppress(OSError):
+            while True:
+                filling.append(os.dup(0))
+        for fd in filling[-3:]:
+            os.close(fd)  # one pipe, and half of the next one
+        with pytest.raises(OSError) as info, Mapper(lambda pid: None):
+            pass
+        free = 0
+        with contextlib.suppress(OSError):
+            while True:
+                os.dup(0)
+                free += 1
+        return info.value.errno, free
+
+    assert support.in_child(body) == (errno.EMFILE, 3)

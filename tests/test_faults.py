@@ -86,7 +86,8 @@ def test_what_did_not_hold_once(session: Session) -> None:
     """All in one test: workers that share parametrized ones would each need a zygote."""
     tally = Tally()
     for operation, role, call, action in FORMER:
-        points = [p for p in session.points(operation) if (p.role, p.call, p.action) == (role, call, action)]
+        names = ("newfstatat", "fstat") if call == "newfstatat" else (call,)  # newer C libraries take both
+        points = [p for p in session.points(operation) if p.call in names and (p.role, p.action) == (role, action)]
         before = tally.tried
         tally += run(session, points)
         assert tally.tried > before, f"{operation}: {role} makes no {call} any more: find where it went"

@@ -173,7 +173,7 @@ def leaks_of(call: Call) -> list[str]:
     start = time.monotonic()
     call()
     took = time.monotonic() - start
-    times = CHEAP if took < 0.0005 else COSTLY if took < 0.2 else 2
+    times = CHEAP if took < 0.0005 else COSTLY if took < 0.2 else 3  # to count takes up to two pieces
     for _ in range(4):
         kept = blocks_kept(call, times)
         if kept < times:  # else it may be another cache that fills: that ends

@@ -134,6 +134,8 @@ def nesting(case: Case) -> Finding | None:
     deep = "user namespaces 33" if case.types & USER else "PID namespaces 32"
     name = "user" if case.types & USER else "pid"
     value = case.facts.number(f"/proc/sys/user/max_{name}_namespaces")
+    if value is None:  # without /proc it is not known either whether this is a nested one
+        return None
     return case.found(
         "nesting",
         f"this is a nested user namespace whose own /proc/sys/user/max_{name}_namespaces is {value}; "

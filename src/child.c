@@ -452,10 +452,11 @@ be_init(struct spawn *s)
 }
 
 
-/* Pass the pidfd of this process, the joiner's child, on to the caller, if
- * there can be one.  Until this is a program nobody else can reap it. */
+/* Say to the caller which process this is, the joiner's child: the kernel adds
+ * the pid that the caller knows it by, and this a pidfd, if there can be one.
+ * Until this is a program nobody else can reap it. */
 static void
-send_pidfd(const struct spawn *s)
+introduce(const struct spawn *s)
 {
     long pid = sc(SYS_getpid, 0, 0, 0, 0, 0, 0);
     long pidfd = sc(SYS_pidfd_open, pid, 0, 0, 0, 0, 0);
@@ -464,14 +465,18 @@ send_pidfd(const struct spawn *s)
     union {
         struct cmsghdr header;
         char space[CMSG_SPACE(sizeof(int))];
-    } control = {.header = {CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS}};
-    struct msghdr message = {.msg_iov = &data,
-                             .msg_iovlen = 1,
-                             .msg_control = &control,
-                             .msg_controllen = CMSG_SPACE(sizeof(int))};
-    *(int *)CMSG_DATA(&control.header) = (int)pidfd;
+    } control = {.header = {.cmsg_len = CMSG_LEN(sizeof(int)),
+                            .cmsg_level = SOL_SOCKET,
+                            .cmsg_type = SCM_RIGHTS}};
+    struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1};
+    if (pidfd >= 0) {
+        *(int *)CMSG_DATA(&control.header) = (int)pidfd;
+        message.msg_control = &control;
+        message.msg_controllen = sizeof control;
+    }
     sc(SYS_sendmsg, s->send_end, (long)&message, 0, 0, 0, 0);
-    sc(SYS_close, pidfd, 0, 0, 0, 0, 0);
+    if (pidfd >= 0)
+        sc(SYS_close, pidfd, 0, 0, 0, 0, 0);
 }
 
 
@@ -481,7 +486,7 @@ inner_body(void *spawn)
 {
     struct spawn *s = spawn;
     if (s->send_end >= 0)
-        send_pidfd(s);
+        introduce(s);
     if (!lock_memory(s) || !do_part(s, PART_SETUP))
         return FAILED;
     if (s->hold) {

@@ -102,30 +102,30 @@ open_life(struct spawn *s)
 }
 
 
-/* A pair of sockets that keep messages apart, both above 2. */
+/* A pair of sockets that keep messages apart, both above 2.  Each message says
+ * who sent it: the sender's pid as seen from here. */
 static int
 open_sockets(int *receiver, int *sender)
 {
-    int ends[2];
+    int ends[2], on = 1;
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
         return -errno;
     *receiver = raise_fd(ends[0]);
     *sender = raise_fd(ends[1]);
-    return *receiver < 0 ? *receiver : *sender < 0 ? *sender : 0;
+    if (*receiver < 0 || *sender < 0)
+        return *receiver < 0 ? *receiver : *sender;
+    if (setsockopt(*receiver, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) < 0)
+        return -errno;
+    return 0;
 }
 
 
-/* Where the program's status will come from.  A socket, since its first
- * message says who sent it: the program's pid as seen from here. */
+/* Where the program's status will come from, and first of all its pid. */
 static int
 open_status(struct spawn *s)
 {
-    int on = 1;
     int result = open_sockets(&s->status_fd, &s->status_end);
-    if (result == 0
-        && (setsockopt(s->status_fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on)
-                < 0
-            || fcntl(s->status_fd, F_SETFL, O_NONBLOCK) < 0))
+    if (result == 0 && fcntl(s->status_fd, F_SETFL, O_NONBLOCK) < 0)
         result = -errno;
     return result;
 }
@@ -206,39 +206,38 @@ reap_pid(int pid)
 }
 
 
-/* Room for what comes with a message of one byte. */
-union control {
-    struct cmsghdr header;
-    char space[CMSG_SPACE(sizeof(struct ucred))];
+/* What comes with a message of one byte. */
+struct sender {
+    int pid;
+    int fd; /* that it sent along, or -1 */
 };
 
 
-/* Receive what is there.  Its data, which control holds, if it is of that
- * type of SOL_SOCKET; else NULL. */
-static const void *
-receive(int fd, int type, union control *control)
+/* Receive what is there, if there is something. */
+static bool
+receive(int receiver, struct sender *from)
 {
     char byte;
     struct iovec data = {&byte, 1};
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(sizeof(struct ucred)) + CMSG_SPACE(sizeof(int))];
+    } control;
     struct msghdr message = {.msg_iov = &data,
                              .msg_iovlen = 1,
-                             .msg_control = control,
-                             .msg_controllen = sizeof *control};
-    if (recvmsg(fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) != 1)
-        return NULL;
-    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-    return header && header->cmsg_type == type ? CMSG_DATA(header) : NULL;
-}
-
-
-/* The pidfd that the joiner's child sent.  Where it has not come to that, or
- * could not, the pid will do: that process is ours and not waited for. */
-static int
-receive_pidfd(const struct spawn *s, int receiver)
-{
-    union control control;
-    const int *fd = receive(receiver, SCM_RIGHTS, &control);
-    return fd ? *fd : (int)syscall(SYS_pidfd_open, s->inner_pid, 0);
+                             .msg_control = &control,
+                             .msg_controllen = sizeof control};
+    if (recvmsg(receiver, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) != 1)
+        return false;
+    *from = (struct sender){0, -1};
+    for (struct cmsghdr *header = CMSG_FIRSTHDR(&message); header;
+         header = CMSG_NXTHDR(&message, header))
+        if (header->cmsg_type == SCM_RIGHTS)
+            from->fd = *(const int *)(const void *)CMSG_DATA(header);
+        else if (header->cmsg_type == SCM_CREDENTIALS)
+            from->pid =
+                ((const struct ucred *)(const void *)CMSG_DATA(header))->pid;
+    return true;
 }
 
 
@@ -248,11 +247,41 @@ static int
 receive_pid(int receiver)
 {
     char byte;
-    union control control;
+    struct sender from;
     if (recv(receiver, &byte, 1, MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT) != 1)
         return 0;
-    const struct ucred *sender = receive(receiver, SCM_CREDENTIALS, &control);
-    return sender ? sender->pid : 0;
+    return receive(receiver, &from) ? from.pid : 0;
+}
+
+
+/* Learn who the joiner's child is, which says so before all else.  Where it
+ * has not come to that, the pid that the kernel noted will do: that process is
+ * ours and not waited for.  But a joiner in another PID namespace was told the
+ * pid that is right there, which is a stranger's here. */
+static void
+meet_inner(struct spawn *s, int receiver)
+{
+    struct sender from = {s->late_flags ? 0 : s->inner_pid, -1};
+    receive(receiver, &from);
+    s->pid = from.pid;
+    s->pidfd = from.fd;
+    if (s->pid > 0 && s->pidfd < 0)
+        s->pidfd = (int)syscall(SYS_pidfd_open, s->pid, 0);
+}
+
+
+/* Our wait ends also when the first child is killed, whose own child may not
+ * have come to its lock by then.  Where that was killed too, it never will. */
+static void
+await_locks(const struct spawn *s)
+{
+    enum { PATIENCE = 1000 }; /* ms */
+    const struct timespec pause = {.tv_nsec = 1000 * 1000};
+    for (int i = 0; i < PATIENCE && s->run.error == 0; i++) {
+        if (__atomic_load_n(&s->locked, __ATOMIC_ACQUIRE) >= s->started)
+            return;
+        nanosleep(&pause, NULL);
+    }
 }
 
 
@@ -263,15 +292,14 @@ adopt_inner(struct spawn *s, int receiver)
 {
     bool well = reap_pidfd(s->pidfd);
     shut(&s->pidfd);
-    s->pid = s->inner_pid;
     if (!well)
+        await_locks(s);
+    meet_inner(s, receiver);
+    if (!well || s->pid == 0)
         spawn_failed(s, PART_INNER_CLONE, 0, ECANCELED);
-    if (s->pid == 0)
-        return;
-    s->pidfd = receive_pidfd(s, receiver);
     if (!well && s->pidfd >= 0)
         syscall(SYS_pidfd_send_signal, s->pidfd, SIGKILL, NULL, 0);
-    else if (!well)
+    else if (!well && s->pid > 0)
         kill(s->pid, SIGKILL);
 }
 
@@ -346,21 +374,6 @@ status_would_be_lost(const struct spawn *s)
         || sscanf(name.release, "%d.%d", &major, &minor) != 2)
         return true;
     return major < 6 || (major == 6 && minor < 15);
-}
-
-
-/* Our wait ends also when the first child is killed, whose own child may not
- * have come to its lock by then.  Where that was killed too, it never will. */
-static void
-await_locks(const struct spawn *s)
-{
-    enum { PATIENCE = 1000 }; /* ms */
-    const struct timespec pause = {.tv_nsec = 1000 * 1000};
-    for (int i = 0; i < PATIENCE && s->run.error == 0; i++) {
-        if (__atomic_load_n(&s->locked, __ATOMIC_ACQUIRE) >= s->started)
-            return;
-        nanosleep(&pause, NULL);
-    }
 }
 
 

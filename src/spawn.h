@@ -98,7 +98,7 @@ struct spawn {
     int inner_pid; /* made by the joiner for the caller */
     int status_end, life_fd, init_fd; /* of nsutil-init */
     int error_end; /* of the stage before the program */
-    int send_end; /* of the process inside, for its pidfd */
+    int send_end; /* of the process inside, to say who it is */
     int memory_fd; /* locked by each child that uses our memory, or -1 */
     int started, locked; /* of the children of children, how many there are
                             and how many of them have done so */

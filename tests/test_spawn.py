@@ -516,6 +516,11 @@ def test_joined_and_new_in_one_spawn() -> None:
         assert {name for name in found if found[name] not in (theirs[name], before[name])} == {"pid", "mnt", "ipc"}
         script = "hostname; echo $$ $PPID"
         assert output([SH, "-c", script], enter=enter(process, UTS), new=PID | MNT) == "joined\n2 1\n"
+        process.kill()
+
+
+def pid_of(pidfd: int) -> int:
+    return int(Path(f"/proc/self/fdinfo/{pidfd}").read_text().partition("Pid:")[2].split()[0])
 
 
 @needs_root
@@ -542,6 +547,7 @@ def test_a_pid_namespace_within_one_that_the_block_joined(
                     made = process.namespaces.pid
                     assert made.parent() == outer.pid
                     assert process.returncode is None
+                    assert process.pid == pid_of(process.pidfd)
                 finally:
                     process.kill()
         if "kill_child" not in options and options.get("init") is not False:

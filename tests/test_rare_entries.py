@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import errno
 import os
 import signal
 import subprocess
@@ -152,11 +153,11 @@ def test_look_ups_of_what_is_not_there(leak_check: None) -> None:
     reader, writer = os.pipe()
     os.close(writer)
     try:
-        with pytest.raises(OSError, match="Operation not supported"):
+        with pytest.raises(OSError, match=os.strerror(errno.EOPNOTSUPP)):
             _ns.nsfs_handle(reader)
     finally:
         os.close(reader)
-    with open("/etc/passwd") as file, pytest.raises(OSError, match="Operation not supported"):
+    with open("/etc/passwd") as file, pytest.raises(OSError, match=os.strerror(errno.EOPNOTSUPP)):
         _ns.nsfs_handle(file)
 
 

@@ -44,7 +44,7 @@ _KINDS = (
     ("mount", re.compile(r"mount|^bind|^pivot|^make (/ |the .* root|all)|overlay|read-only")),
     ("place", re.compile(r"^create /")),
     ("create", re.compile(r"^(unshare|clone|fork|start|make a)")),
-    ("join", re.compile(r"^(setns|join (?!the cgroup))")),
+    ("join", re.compile(r"^(setns|join (?!the cgroup|process group))")),
     ("ids", re.compile(r"^set(res)? ?[ug]id|^become root")),
     ("look", re.compile(r"^open the \w+ namespace of")),
     ("caps", re.compile(r"capabilit|no_new_privs")),

@@ -71,7 +71,9 @@ def step_error(err: int, step: str, filename: str | bytes | None = None, context
     """
     shown = os.fsdecode(filename) if filename is not None else None
     error = (
-        OSError(err, f"{os.strerror(err)} [{step}]", shown) if shown else OSError(err, f"{os.strerror(err)} [{step}]")
+        OSError(err, f"{os.strerror(err)} [{step}]", shown)
+        if shown is not None
+        else OSError(err, f"{os.strerror(err)} [{step}]")
     )
     hint = _hint(err, step, context)
     error.step = step  # type: ignore[attr-defined]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from errno import ENOEXEC
+from errno import EBADF, ENOEXEC
 
 from . import _ns
 from ._compile import compile_child, ids_for
@@ -132,6 +132,10 @@ class Launch:
         """
         time = self._time_to_join() if self._plan.join_time else None
         kept = tuple(sorted({int(fd) for fd in pass_fds})) if pass_fds else ()
+        if kept and kept[0] < 0:
+            raise ValueError(f"pass_fds must be open descriptors, not {kept[0]}")
+        if min(streams) < INHERITED[0]:  # where src/spawn.c has the errors of its own pipes
+            raise self._failure(program, identity, _FILES, -1, EBADF)
         command = words, envp, candidates, time.fileno() if time else -1
         bits |= self._bits | CHANGES_IDS * (identity is not None)
         failure = self._run(child, identity, bits, self.end_signal, *command, *streams, kept)

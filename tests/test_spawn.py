@@ -127,6 +127,30 @@ def test_a_descriptor_that_is_not_open() -> None:
     assert caught.value.errno == errno.EBADF
 
 
+@pytest.mark.parametrize("number", [subprocess.STDOUT, -5])
+def test_a_stream_that_is_no_descriptor(number: int, leak_check: None) -> None:
+    with pytest.raises(OSError) as caught:
+        run(["true"], new=UTS | OWN, stdin=subprocess.PIPE, stdout=number)
+    assert caught.value.errno == errno.EBADF
+
+
+def test_a_negative_descriptor_to_pass(leak_check: None) -> None:
+    with pytest.raises(ValueError, match="pass_fds must be open descriptors, not -1"):
+        run(["true"], new=UTS | OWN, stdin=subprocess.PIPE, pass_fds=[2, -1])
+
+
+def test_a_program_without_a_name() -> None:
+    with pytest.raises(PermissionError) as caught:
+        run([""], new=UTS | OWN)
+    assert caught.value.filename == ""
+
+
+def test_a_foreign_process_group_is_no_namespace_to_join() -> None:
+    with pytest.raises(PermissionError) as caught:
+        run(["true"], new=UTS | OWN, process_group=2**22)
+    assert caught.value.hint is None  # type: ignore[attr-defined]
+
+
 def low_files(order: tuple[int, int, int], folder: Path, closed: tuple[int, ...]) -> list[str]:
     """What 0, 1 and 2 of a program are, when its streams are our 0, 1, 2 in some order and some of ours are closed."""
 

@@ -137,7 +137,7 @@ sanitize: $(VENV)/.built $(VENV)/.test ## The tests under ASan and UBSan (SANITI
 	@export PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/sanitize/lib \
 	    ASAN_OPTIONS=detect_leaks=0:handle_segv=0:log_path=$(REPORTS)/address \
 	    UBSAN_OPTIONS=print_stacktrace=1:log_path=$(REPORTS)/undefined \
-	    TSAN_OPTIONS=suppressions=$(CURDIR)/tests/tsan.supp:die_after_fork=0:log_path=$(REPORTS)/thread; \
+	    TSAN_OPTIONS=die_after_fork=0:log_path=$(REPORTS)/thread:$$TSAN_OPTIONS; \
 	$(SANITIZED) -m pytest -n $(JOBS) --dist loadgroup $(ARGS); status=$$?; cd $(REPORTS); \
 	for file in *; do [ ! -e $$file ] || { echo "== $$file"; head -40 $$file; status=1; }; done; exit $$status
 

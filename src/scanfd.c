@@ -30,7 +30,7 @@ static void
 hold_opened(struct scan *scan, struct scan_holder *holder, int fd)
 {
     struct stat st;
-    if (fstat(fd, &st) == 0) {
+    if (fstat(fd, &st) == 0 && st.st_ino != 0) {
         holder->inode = st.st_ino;
         scan_relate(scan, scan_intern(scan, holder->type, st.st_ino), fd);
         scan_hold(scan, *holder);

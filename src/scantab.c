@@ -78,10 +78,13 @@ scan_at(struct scan *scan, struct scan_map *map, uint64_t key)
 
 /* The index of a namespace's row, which is made when it is new.  An inode that
  * was of another type until now was given away meanwhile: the row of the
- * namespace that ended is stale.  -1 with scan->error set. */
+ * namespace that ended is stale.  -1 with scan->error set; and for 0, which
+ * is no inode and would be no key of the table. */
 long
 scan_intern(struct scan *scan, int type, uint64_t inode)
 {
+    if (inode == 0)
+        return -1;
     uint64_t *index = scan_at(scan, &scan->row_of, inode);
     if (index == NULL)
         return -1;

@@ -30,15 +30,16 @@ next(struct text *text)
 }
 
 
-/* The number that comes next, with the byte behind it taken too. */
+/* The number that comes next, with the byte behind it taken too; any number
+ * if it is too long for one. */
 static long
 next_number(struct text *text)
 {
-    long value = 0;
+    unsigned long value = 0;
     int byte;
     while ((byte = next(text)) >= '0' && byte <= '9')
-        value = value * 10 + (byte - '0');
-    return value;
+        value = value * 10 + (unsigned long)(byte - '0');
+    return (long)value;
 }
 
 

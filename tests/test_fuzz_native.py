@@ -16,6 +16,11 @@ NAMES = "c-children c-descriptors c-mounts c-options c-paths c-process c-relatio
 FORMER = {
     ("c-mounts", b"36 35 0:4 net:[4] /a\\\1\2\3 rw - nsfs nsfs rw\n"): "a negative number was shifted to the left",
     ("c-process", b"\0"): "nothing was copied to nowhere",
+    (
+        "c-scan",
+        b"\xff\x0faaaamntaaa\xff\x0f\x91\x91\0\0\0\0\xff@aaaaa=aeup:[ta\0\0\0\0\0ta\xfd\0e\xfd\xfd\xfd",
+    ): "a namespace without an inode was looked for before the table",
+    ("c-submounts", b"pos:\nmnt_id:\t33333333333333333333"): "a mount's number of many digits overflowed",
     ("c-children", b"12 4294967295 "): "whatever was in the list was killed",
     ("c-options", b"a,,=b"): "options without a name were handed on",
     ("c-descriptors", b"\1\1\1\1" + b"\xff" * 9 + b"\1" * 4): "a name of many digits overflowed",

@@ -7,6 +7,8 @@ import os
 import threading
 import time
 
+from . import _ns
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,9 +50,9 @@ class Held:
         yield from (f"thread {name}" for ident, name in now.threads.items() if ident not in self.threads)
         yield from (f"mount {line}" for line in sorted(now.mounts - self.mounts))
         yield from (
-            f"this thread in another {name} namespace ({inode})"
-            for name, inode in now.namespaces.items()
-            if self.namespaces.get(name) != inode
+            f"this thread in another {name} namespace ({identity[0]})"
+            for name, identity in now.namespaces.items()
+            if self.namespaces.get(name) != identity
         )
 
 
@@ -78,9 +80,14 @@ def _mounts() -> Iterator[str]:
             yield f"{fields[4]} ({fields[fields.index('-') + 1]}, id {fields[0]})"
 
 
-def _namespaces() -> Iterator[tuple[str, int]]:
+def _namespaces() -> Iterator[tuple[str, tuple[int, int | None]]]:
+    """The inode of each, and the id (Linux 6.18): an inode may soon be that of a newer namespace."""
     for name in os.listdir("/proc/thread-self/ns"):
         try:
-            yield name, os.stat(f"/proc/thread-self/ns/{name}").st_ino
+            fd = os.open(f"/proc/thread-self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             continue  # a PID namespace without its first process
+        try:
+            yield name, _ns.nsfs_identity(fd, _ns.newer_calls())[2:]
+        finally:
+            os.close(fd)

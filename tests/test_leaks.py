@@ -213,6 +213,7 @@ def leave_mount() -> None:
 
 
 def leave_namespace() -> None:
+    KEPT.append(nsutil.current(UTS))  # or the next one but one would have its inode
     nsutil.unshare(UTS)
 
 
@@ -236,6 +237,20 @@ def test_a_leak_would_be_noticed(leave: Call, what: str) -> None:
         pytest.skip("this interpreter's allocator says nothing of use")
     found = support.in_child(leaks_of, leave)
     assert any(what in line for line in found), found
+
+
+@needs_kernel("ns-id")
+def test_a_new_namespace_with_an_old_inode_would_be_noticed() -> None:
+    def body() -> list[str]:
+        nsutil.unshare(UTS)
+        held = Held.now()
+        for _ in range(2):
+            nsutil.unshare(UTS)
+        return held.leaked()
+
+    found = support.in_child(body)
+    assert len(found) == 1
+    assert "this thread in another uts namespace" in found[0]
 
 
 # Memory: what C allocates is not all seen by tracemalloc, what Python allocates is not all given back at once.

@@ -7,7 +7,7 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from ._types import NSType
 
@@ -54,6 +54,9 @@ class StaleReference(OSError):
 
     def __init__(self, message: str, filename: str | None = None) -> None:
         super().__init__(errno.ESTALE, message, filename)
+
+    def __reduce__(self) -> tuple[Callable[..., StaleReference], tuple[str, str | None], dict[str, object]]:
+        return type(self), (self.strerror or "", self.filename), vars(self)
 
 
 class NotANamespace(ValueError):

@@ -593,6 +593,10 @@ def test_reference_to_the_dead(calls: str, leak_check: None) -> None:
     assert isinstance(stale.value, OSError)
     assert stale.value.errno == 116  # ESTALE
     assert caught(nsutil.open, reference) is StaleReference
+    with pytest.raises(StaleReference) as came_back:
+        nsutil.call(reference.open)
+    assert vars(came_back.value) == vars(stale.value)
+    assert (came_back.value.args, came_back.value.filename) == (stale.value.args, stale.value.filename)
 
 
 @support.needs_root

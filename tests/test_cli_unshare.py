@@ -64,7 +64,7 @@ def test_program_sees_the_same(options: str) -> None:
 FAILURES = [
     "--foo", "-x", "--map-user", "-S", "--ma", "--fork=3 true", "-S x true", "-S -1 true",
     "--propagation x true", "--setgroups x true", "--kill-child=FOO true", "--kill-child=15 true",
-    "--map-user=nosuch true", "--map-users=1:2 true", "--map-users=x true", "--monotonic 5 true",
+    "--map-user=nosuch true", "--map-users=1:2 true", "--map-users=x true", "--monotonic 5 true", "--wd= true",
     "-T --monotonic x true", "-r --setgroups allow true", "-R /nosuch true", "-w /nosuch true", "-p=/tmp true",
     "--pid=/nosuch/file true", "--uts=/nosuch/file true", "-m --mount-proc=/nosuch true", "-r -G 0 true",
     "/etc/passwd", "/nosuch", "nosuch", "-f nosuch", "-f /etc/passwd", "-u /",

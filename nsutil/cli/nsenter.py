@@ -116,7 +116,7 @@ class Request:
             "--wdns": self.inside is TARGETS,
             "--env": self.env,
             "--join-cgroup": self.cgroup,
-            "--follow-context": self.context,
+            "--follow-context": self.context and _selinux(),
             "--setuid": self.uid == "follow",
             "--setgid": self.gid == "follow",
         }
@@ -133,7 +133,12 @@ def _target(request: Request, value: str | None) -> None:
 
 
 def _directory(attribute: str) -> Callable[[Request, str | None], None]:
-    return lambda request, value: setattr(request, attribute, TARGETS if value is None else value)
+    return lambda request, value: setattr(request, attribute, TARGETS if value is None else _past_equals(value))
+
+
+def _past_equals(value: str) -> str:
+    """-u=FILE as --uts=FILE: since util-linux 2.42."""
+    return value.removeprefix("=")
 
 
 def _ids(attribute: str) -> Callable[[Request, str | None], None]:
@@ -176,7 +181,7 @@ def parse(argv: list[str]) -> tuple[Request, list[str]]:
         elif value is None:
             request.types |= TYPES[name]
         else:
-            request.files[TYPES[name]] = value
+            request.files[TYPES[name]] = _past_equals(value)
     request.check()
     return request, arguments.rest
 
@@ -394,10 +399,13 @@ class Entry:
         return steps.build()
 
 
+def _selinux() -> bool:
+    """Without it -Z means nothing."""
+    return os.path.isdir("/sys/fs/selinux")
+
+
 def follow_context(process: Process) -> None:
     """-Z: exec as what the target's SELinux context says."""
-    if not os.path.isdir("/sys/fs/selinux"):
-        raise CommandError("--follow-context: SELinux is not enabled on this machine")
     context = process.read("attr/current")
     with open("/proc/self/attr/exec", "wb") as file:
         file.write(context)
@@ -414,7 +422,7 @@ def main(argv: list[str]) -> int:
         program = Program(rest, parse_environment(entry.process.environment()))
     else:
         program = Program(rest)
-    if request.context and entry.process:
+    if request.context and entry.process and _selinux():
         follow_context(entry.process)
     dropped = entry.gid is not None and bool(entry.types & USER) and _drop_groups()
     joining, credentials = entry.joining(), entry.credentials(dropped)

@@ -344,7 +344,7 @@ def _register(steps: PlanBuilder, directory: str, interpreter: str) -> None:
 def _change_root(steps: PlanBuilder, request: Request) -> None:
     if request.root is not None:
         steps.add("chroot", os.fsencode(request.root), label=f"change root directory to '{request.root}'")
-    directory = request.directory or ("/" if request.root is not None else None)
+    directory = "/" if request.directory is None and request.root is not None else request.directory
     if directory is not None:
         steps.add("chdir", os.fsencode(directory), label=f"change directory to '{directory}'")
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # takes as long as all others: an executor whose worker has died needs it.
 _OTHERS = (
     "array collections concurrent.futures.thread contextlib contextvars enum errno fcntl functools gc grp html"
-    " importlib inspect itertools json linecache math operator pickle pwd re resource select shutil signal socket stat"
+    " importlib inspect io itertools json linecache math operator pickle pwd re resource select shutil signal socket stat"
     " struct subprocess threading time traceback typing warnings weakref"
 ).split()
 _OWN = (

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import support_cli
-from support import in_child, lacks, needs_program, needs_root, uncounted
+from support import in_child, lacks, needs_program, needs_root, uncounted, with_time
 from support_cli import PROBE, child_of, normal, nsutil, program, running, tool
 
 import nsutil as library
@@ -75,7 +75,8 @@ def test_program_sees_the_same(options: str, target: int) -> None:
 
 @needs_nsenter
 @pytest.mark.parametrize(
-    "options", ["-a", "-U", "-Un", "-Um -r -w", "-U --preserve-credentials", "-Upmn", "-U -S 0 -G 0", "-n", "-U -S 7"]
+    "options",
+    [with_time("-a"), "-U", "-Un", "-Um -r -w", "-U --preserve-credentials", "-Upmn", "-U -S 0 -G 0", "-n", "-U -S 7"],
 )
 def test_program_sees_the_same_in_a_users(options: str, users: int) -> None:
     both(users, f"-t {{T}} {options}")

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 # takes as long as all others: an executor whose worker has died needs it.
 _OTHERS = (
     "array collections concurrent.futures.thread contextlib contextvars enum errno fcntl functools gc grp html"
-    " importlib inspect io itertools json linecache math operator pickle pwd re resource select shutil signal socket stat"
-    " struct subprocess threading time traceback typing warnings weakref"
+    " importlib inspect io itertools json linecache math operator pickle pwd re resource select shutil signal socket"
+    " stat struct subprocess threading time traceback typing warnings weakref"
 ).split()
 _OWN = (
     "_blocks _call _case _causes _causes_mount _checks _command _compile _create _errors _executor _facts _file"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ._status import status_field
-from ._types import USER, NSType
+from ._types import USER, NSType, parse_types
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ def needs_user() -> bool:
 
 
 def privileged(options: dict[str, Any], types: NSType) -> dict[str, Any]:
-    """The options of a recipe, with USER where there is no other way."""
+    """The options of a recipe of these types and its own, with USER where there is no other way."""
+    types |= parse_types(options.get("new", 0))
     if types and not types & USER and needs_user():
         return {"uid_map": "root", **options, "new": types | USER}
     return {**options, "new": types}

@@ -133,8 +133,11 @@ def _set_up_wider_scopes(item: pytest.Item) -> None:
     try:
         if item.parent is not None:
             state.setup(item.parent)  # type: ignore[arg-type]
-        for name in _wider_fixtures(item):
-            item._request.getfixturevalue(name)  # type: ignore[attr-defined]
+        with warnings.catch_warnings():
+            # Newer versions of pytest take this for a teardown, which it is not.
+            warnings.filterwarnings("ignore", "Calling request.getfixturevalue", DeprecationWarning)
+            for name in _wider_fixtures(item):
+                item._request.getfixturevalue(name)  # type: ignore[attr-defined]
     except (Exception, *_OUTCOMES):
         pass
 
@@ -168,25 +171,41 @@ def _child_reports(item: pytest.Item) -> list[pytest.TestReport]:
         with warnings.catch_warnings():
             # fork() under xdist, where execnet has threads: the child is only used for this test.
             warnings.simplefilter("ignore", DeprecationWarning)
-            data = box.call(_run_in_child, item)
+            data, warned = box.call(_run_in_child, item)
     except (Exception, *_OUTCOMES) as error:
         return [_failure(item, error, "call")]
+    for warning in warned:
+        warnings.showwarning(*warning)  # for the list of pytest, which counts and shows them
     hook = item.config.hook
     return [hook.pytest_report_from_serializable(config=item.config, data=report) for report in data]
 
 
-def _run_in_child(item: pytest.Item) -> list[dict[str, Any]]:
+def _run_in_child(item: pytest.Item) -> tuple[list[dict[str, Any]], list[tuple[Any, ...]]]:
+    """The reports, and the warnings as warnings.showwarning() takes them."""
     from _pytest.runner import runtestprotocol
 
     plugins = item.config.pluginmanager
     debugger = plugins.unregister(name="pdbinvoke") if plugins.has_plugin("pdbinvoke") else None
-    reports = runtestprotocol(item, log=False, nextitem=_Sibling(item))  # type: ignore[arg-type]
+    with warnings.catch_warnings(record=True) as warned:
+        reports = runtestprotocol(item, log=False, nextitem=_Sibling(item))  # type: ignore[arg-type]
     for report in reports:
         if debugger is not None and report.failed:
             text = "--pdb: this test ran in a child that is gone; run it without the namespace marker to debug it"
             report.sections.append(("nsutil", text))
     hook = item.config.hook
-    return [hook.pytest_report_to_serializable(config=item.config, report=report) for report in reports]
+    data = [hook.pytest_report_to_serializable(config=item.config, report=report) for report in reports]
+    return data, [(*_portable(each), each.filename, each.lineno) for each in warned]
+
+
+def _portable(warning: warnings.WarningMessage) -> tuple[Warning | str, type[Warning]]:
+    """Message and category; of one that cannot leave the child its text."""
+    import pickle
+
+    try:
+        pickle.loads(pickle.dumps((warning.message, warning.category)))
+    except Exception:
+        return f"{warning.category.__name__}: {warning.message}", UserWarning
+    return warning.message, warning.category
 
 
 def _failure(item: pytest.Item, error: BaseException, when: Any) -> pytest.TestReport:

@@ -448,3 +448,47 @@ def _readable_by_others(path):
             way = os.path.dirname(way)
             parts.append(way)
     return all(os.stat(p).st_mode & 0o001 for p in parts if os.path.exists(p))
+
+
+@needs_root
+def test_types_by_keyword_as_of_a_recipe(run):
+    result = run("""
+    @pytest.mark.namespace("net", new="uts", hostname="box")
+    def test_inside():
+        assert moved() == ["net", "uts"]
+
+    def test_box(ns_box):
+        assert ns_box(new=["ipc", "net"]).new == ns_box("ipc", "net").new
+        assert ns_box("ipc", new="net").new == ns_box("ipc", "net").new
+    """)
+    result.assert_outcomes(passed=2)
+
+
+@needs_root
+def test_warnings_of_the_child_are_shown(run):
+    result = run("""
+    import warnings
+
+    class Odd(UserWarning):
+        def __reduce__(self):
+            raise TypeError
+
+    @pytest.mark.namespace("uts")
+    def test_warns(tmp_path):
+        warnings.warn("a plain one")
+        warnings.warn(Odd("an odd one"))
+
+    @pytest.mark.namespace("uts")
+    def test_catches():
+        with pytest.warns(UserWarning):
+            warnings.warn("caught")
+
+    @pytest.mark.namespace("uts")
+    @pytest.mark.filterwarnings("ignore:quiet", "error:loud")
+    def test_filters():
+        warnings.warn("quiet")
+        with pytest.raises(UserWarning):
+            warnings.warn("loud")
+    """)
+    result.assert_outcomes(passed=3, warnings=2)
+    result.stdout.fnmatch_lines(["*UserWarning: a plain one", "*UserWarning: Odd: an odd one"])

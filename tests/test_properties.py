@@ -307,6 +307,7 @@ ASKING = [name for name in vars(_ns) if name.startswith(("get_", "mnt_get", "nsf
 # Whatever these do to their process or its descriptors happens in a child.
 ACTING = ["unshare", "setns", "hold_pid", "mount_id", "swap_mount", "filtered", "open_nsfs_handle", "socket_in"]
 ACTING += [
+    "check_thread",
     "open_in",
     "run_apart",
     "name_create",

@@ -535,8 +535,8 @@ def test_storm_of_interrupts_leaves_nothing(options: dict[str, object]) -> None:
         signal.signal(signal.SIGALRM, raise_interrupt)
         fds = len(support.open_fds())
         done = interrupted = 0
-        deadline = time.monotonic() + 3
-        while time.monotonic() < deadline:
+        start = time.monotonic()
+        while (took := time.monotonic() - start) < 3 or (interrupted <= 10 and took < 15):
             try:
                 try:
                     signal.setitimer(signal.ITIMER_REAL, 0.0002 + 0.00002 * (done + interrupted) % 0.004)

@@ -525,6 +525,8 @@ def ioctls(w: Worker) -> None:
 def stale_reference(w: Worker) -> None:
     with Namespace(w.some(least=UTS)).create() as spaces:
         reference = spaces.uts.reference()
+        if reference._handle is None:  # before Linux 6.18 nothing leads to what a descriptor alone holds
+            return
         with reference.open() as found:
             w.expect(found == spaces.uts, "its reference")
 

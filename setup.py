@@ -52,6 +52,7 @@ SOURCES = [
     "src/plan.c",
     "src/probe.c",
     "src/process.c",
+    "src/procfs.c",
     "src/pychild.c",
     "src/scan.c",
     "src/scanfd.c",

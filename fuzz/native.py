@@ -13,7 +13,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 SOURCES = HERE.parent / "src"
 # What is fuzzed: no input reaches anything else of src/ without a Python object around it.
-PARSERS = "closefds mountsteps scan scanfd scanmnt scanrel scantab submounts targets".split()
+PARSERS = "closefds mountsteps procfs scan scanfd scanmnt scanrel scantab submounts targets".split()
 OURS = "kernel targets".split()
 FLAGS = (
     "-std=gnu11 -D_GNU_SOURCE -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"

@@ -45,7 +45,7 @@ class Inside(NamespaceSet, _ns.Guard):
             if not self._active:
                 raise ValueError(f"the block is over, and its {nstype} namespace was not opened inside it")
             entry = "pid_for_children" if nstype == PID else name_of(nstype)
-            return adopt(os.open(f"/proc/thread-self/ns/{entry}", os.O_RDONLY | os.O_CLOEXEC))
+            return adopt(_ns.open_own(entry))
 
         return open_now
 

@@ -251,7 +251,7 @@ def _object_of(join: Join) -> str:
 def _join(builder: PlanBuilder, recipe: Namespace) -> None:
     """Two passes, then a look at what the thread really is in."""
     own = builder.slot()
-    builder.add("openat", AT_FDCWD, b"/proc/thread-self/ns", O_NSDIR, 0, label="open /proc/thread-self/ns", out=own)
+    builder.add("open_proc", b"/proc/thread-self/ns", O_NSDIR, label="open /proc/thread-self/ns", out=own)
     targets = [(builder.keep(join), int(join.types & ~TIME)) for join in recipe.enter if join.types & ~TIME]
     label = ", ".join(join.label for join in recipe.enter)
     objects = ", ".join(_object_of(join) for join in recipe.enter)

@@ -19,6 +19,7 @@ from ._errors import NotANamespace, WrongNamespaceType, step_error
 from ._handle import NamespaceFile, adopt, check_pid, newer_calls
 from ._nsset import NamespaceSet
 from ._reference import NamespaceReference, start_time
+from ._status import kernels_own
 from ._types import NAMES, PID, TIME, NSType, name_of, parse_type
 
 TYPE_CHECKING = False
@@ -82,14 +83,13 @@ def current(type: Type) -> NamespaceFile:
     Raises ValueError for an unknown type.  proc_pid_ns(5); by a pidfd of the thread, Linux 6.9; before
     that FileNotFoundError for "pid_for_children" of a PID namespace without a first process.
     """
-    entry, thread = _entry_of(type), threading.get_native_id()
-    if newer_calls():
-        try:
-            return _open_pid(thread, entry, _PIDFD_THREAD)
-        except OSError as e:
-            if e.errno not in (errno.EINVAL, errno.ENOSYS):  # no pidfds of threads before 6.9
-                raise
-    return adopt(os.open(f"/proc/thread-self/ns/{entry}", os.O_RDONLY | os.O_CLOEXEC), thread)
+    entry = _entry_of(type)
+    try:
+        fd = _ns.open_own(entry) if newer_calls() else _ns.open_proc(f"/proc/thread-self/ns/{entry}", True)
+    except OSError as e:
+        label = f"open the {entry} namespace of this thread"
+        raise step_error(e.errno or 0, label, f"/proc/thread-self/ns/{entry}") from None
+    return adopt(fd, threading.get_native_id())
 
 
 def _check_fd(fd: object) -> int:
@@ -226,7 +226,7 @@ def _get_namespace(pidfd: int, entry: str, pid: int | None) -> int:
 def _get_from_proc(pidfd: int, entry: str, pid: int) -> int:
     """/proc/PID/ns/entry; only what was opened while the process lived is certainly its own."""
     try:
-        fd = os.open(f"/proc/{pid}/ns/{entry}", os.O_RDONLY | os.O_CLOEXEC)
+        fd = _ns.open_proc(f"/proc/{pid}/ns/{entry}", True)
     except FileNotFoundError:
         if _has_ended(pidfd):
             raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from None
@@ -246,7 +246,7 @@ def _has_ended(pidfd: int) -> bool:
 
 def pid_of(pidfd: int) -> int:
     """The pid behind a pidfd, as the /proc in sight numbers it."""
-    with builtins.open(f"/proc/thread-self/fdinfo/{pidfd}") as file:
+    with builtins.open(f"/proc/thread-self/fdinfo/{pidfd}", opener=kernels_own) as file:
         pid = next((int(line[4:]) for line in file if line.startswith("Pid:")), None)
     if pid is None:
         raise NotANamespace(f"descriptor {pidfd} is neither a namespace file nor a pidfd")

@@ -14,7 +14,7 @@ from errno import ENOEXEC
 from . import _ns
 from ._errors import ChildDied, step_error
 from ._plan import close_all
-from ._status import status_field
+from ._status import kernels_own, status_field
 from ._types import PID, TIME, NSType
 
 TYPE_CHECKING = False
@@ -279,13 +279,21 @@ def _children(pid: int) -> list[int]:
 
 def _read_children(pid: int) -> list[int]:
     found = list[int]()
-    for task in os.listdir(f"/proc/{pid}/task"):
+    for task in _tasks(pid):
         try:
-            with open(f"/proc/{pid}/task/{task}/children") as file:
+            with open(f"/proc/{pid}/task/{task}/children", opener=kernels_own) as file:
                 found += map(int, file.read().split())
         except (FileNotFoundError, ProcessLookupError):  # that thread has ended, and its children are another's
             pass
     return found
+
+
+def _tasks(pid: int) -> list[str]:
+    directory = _ns.open_proc(f"/proc/{pid}/task")
+    try:
+        return os.listdir(directory)
+    finally:
+        os.close(directory)
 
 
 def _insist(look: Callable[[int], Any], pid: int) -> Any:

@@ -13,6 +13,7 @@ from itertools import pairwise
 
 from ._errors import step_error
 from ._privilege import has_capability
+from ._status import kernels_own
 from ._value import Value
 
 TYPE_CHECKING = False
@@ -228,7 +229,7 @@ def _gaps(taken: Sequence[IdMap]) -> Iterator[tuple[int, int]]:
 
 def current_map(which: str) -> list[IdMap]:
     """The map of the user namespace that this process is in."""
-    with open(f"/proc/self/{which}_map") as file:
+    with open(f"/proc/self/{which}_map", opener=kernels_own) as file:
         return [IdMap(*map(int, line.split())) for line in file]
 
 
@@ -394,7 +395,7 @@ def run_helper(pid: int, which: str, maps: Sequence[IdMap]) -> None:
 def _is_written(pid: int, which: str) -> bool:
     """Where SIGCHLD is ignored the exit status of newuidmap is lost: what counts is the map."""
     try:
-        with open(f"/proc/{pid}/{which}_map") as file:
+        with open(f"/proc/{pid}/{which}_map", opener=kernels_own) as file:
             return bool(file.read())
     except FileNotFoundError:
         return False

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from concurrent.futures import Executor, Future
     from os import PathLike
-    from typing import Any, Literal, ParamSpec, TypeVar
+    from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar
 
     from ._compile import ChildPlan
     from ._file import NamespaceSet
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     P = ParamSpec("P")
     R = TypeVar("R")
-    MapSpec = str | IdMap | Sequence[IdMap]
+    MapSpec: TypeAlias = str | IdMap | Sequence[IdMap]
 
 # The defaults, in the order of the signature.
 DEFAULTS: dict[str, Any] = {

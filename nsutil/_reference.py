@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ._errors import NotANamespace, StaleReference
+from ._status import kernels_own
 from ._types import name_of
 
 TYPE_CHECKING = False
@@ -138,7 +139,7 @@ def boot_id() -> str:
 def start_time(pid: int) -> int | None:
     """When a process or thread was started, in clock ticks (field 22 of proc_pid_stat(5)); None: there is none."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
+        with open(f"/proc/{pid}/stat", "rb", opener=kernels_own) as file:
             return int(file.read().rpartition(b")")[2].split()[19])
     except (OSError, IndexError):
         return None

@@ -35,25 +35,6 @@ struct cloning {
 };
 
 
-/* One of this process's namespaces: by its pidfd when /proc is not there or
- * another PID namespace's.  -1 and errno. */
-static int
-open_own(const char *path, unsigned long request)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd >= 0)
-        return fd;
-    int self = (int)syscall(SYS_pidfd_open, getpid(), 0);
-    if (self < 0)
-        return -1;
-    fd = ioctl(self, request, 0);
-    int error = errno;
-    close(self);
-    errno = error;
-    return fd;
-}
-
-
 /* Are these two the same file? */
 static bool
 is_same(int one, int other)
@@ -70,8 +51,8 @@ is_same(int one, int other)
 static int
 open_home(void)
 {
-    int home = open_own("/proc/thread-self/ns/pid", NSU_PIDFD_GET_PID);
-    int user = open_own("/proc/thread-self/ns/user", NSU_PIDFD_GET_USER);
+    int home = open_own_ns(find_kind("pid"));
+    int user = open_own_ns(find_kind("user"));
     int owner = home < 0 ? -1 : ioctl(home, NSU_GET_USERNS);
     bool returns = owner >= 0 && user >= 0 && is_same(owner, user);
     if (owner >= 0)
@@ -123,10 +104,9 @@ fork_there(struct cloning *c)
 static int
 enter_new_time(void)
 {
-    int fd = open_own("/proc/thread-self/ns/time_for_children",
-                      NSU_PIDFD_GET_TIME_FOR_CHILDREN);
+    int fd = open_own_ns(find_kind("time_for_children"));
     if (fd < 0)
-        return errno;
+        return -fd;
     int error = setns(fd, CLONE_NEWTIME) < 0 ? errno : 0;
     close(fd);
     return error;

@@ -2,12 +2,12 @@
 #include "closefds.h"
 
 #include "compat.h"
+#include "procfs.h"
 #include "steps.h"
 
 #include <limits.h>
 #include <stddef.h>
 #include <sys/resource.h>
-#include <sys/vfs.h>
 
 /* What getdents64(2) fills in. */
 struct entry {
@@ -63,24 +63,6 @@ number_of(const char *name)
 }
 
 
-/* A directory that lists this process's descriptors, or -errno.  Only procfs
- * is believed: inside a foreign root anything may lie there. */
-static long
-open_list(void)
-{
-    struct statfs fs;
-    long fd = sc(SYS_openat, AT_FDCWD, (long)"/proc/thread-self/fd",
-                 O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0, 0, 0);
-    if (fd >= 0
-        && (sc(SYS_fstatfs, fd, (long)&fs, 0, 0, 0, 0) < 0
-            || fs.f_type != NSU_PROC_MAGIC)) {
-        sc(SYS_close, fd, 0, 0, 0, 0, 0);
-        return -1;
-    }
-    return fd;
-}
-
-
 /* Those that a directory of procfs lists. */
 static void
 close_listed(long directory, int first, const int *keep, int count)
@@ -118,7 +100,7 @@ close_others(int first, const int *keep, int count, bool old_way)
 {
     if (!old_way && close_ranges(first, keep, count) >= 0)
         return;
-    long directory = open_list();
+    long directory = open_proc("/proc/thread-self/fd", O_DIRECTORY);
     if (directory >= 0)
         close_listed(directory, first, keep, count);
     else

@@ -5,6 +5,7 @@
 #include "compat.h"
 #include "credsteps.h"
 #include "message.h"
+#include "procfs.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -278,8 +279,7 @@ stay(struct forked *f)
 {
     long time = -1;
     if (f->new_time) {
-        time = sc(SYS_openat, AT_FDCWD, (long)NEW_TIME, O_RDONLY | O_CLOEXEC,
-                  0, 0, 0);
+        time = open_proc_ns(NEW_TIME);
         check(f, STEP_TIME, time);
     }
     run_plan(f, SETUP);

@@ -4,6 +4,8 @@
 
 #include "compat.h"
 #include "guard.h"
+#include "nsthread.h"
+#include "procfs.h"
 #include "visit.h"
 
 #include <errno.h>
@@ -277,11 +279,57 @@ newer_wanted(PyObject *module, PyObject *unused)
 }
 
 
+PyDoc_STRVAR(open_own_doc,
+"open_own($module, entry, /)\n--\n\n"
+"A descriptor of one of the calling thread's namespaces, by its entry in\n"
+"/proc/thread-self/ns; whatever lies over that, it is the thread's own.");
+
+static PyObject *
+open_own(PyObject *module, PyObject *entry)
+{
+    (void)module;
+    const char *name = PyUnicode_AsUTF8AndSize(entry, NULL);
+    const struct kind *kind = name ? find_kind(name) : NULL;
+    if (name && kind == NULL)
+        PyErr_Format(PyExc_ValueError, "no such entry: %R", entry);
+    if (kind == NULL)
+        return NULL;
+    int fd = open_own_ns(kind);
+    return fd < 0 ? ns_oserror(-fd, NULL) : PyLong_FromLong(fd);
+}
+
+
+PyDoc_STRVAR(open_proc_doc,
+"open_proc($module, path, namespace=False, /)\n--\n\n"
+"Open a file or directory of /proc for reading, or the namespace that an\n"
+"entry leads to.  OSError EXDEV where anything lies over it: root of a MNT\n"
+"namespace may have laid that there for whoever comes in.");
+
+static PyObject *
+open_proc_file(PyObject *module, PyObject *args)
+{
+    const char *path;
+    int namespace = 0;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "s|p:open_proc", &path, &namespace))
+        return NULL;
+    if (strncmp(path, "/proc/", 6) != 0)
+        return PyErr_Format(PyExc_ValueError, "%s is not below /proc", path);
+    long fd;
+    Py_BEGIN_ALLOW_THREADS
+    fd = namespace ? open_proc_ns(path) : open_proc(path, O_RDONLY);
+    Py_END_ALLOW_THREADS
+    return fd < 0 ? ns_oserror((int)-fd, path) : PyLong_FromLong(fd);
+}
+
+
 PyMethodDef handle_methods[] = {
     {"newer_calls", newer_wanted, METH_NOARGS, newer_doc},
     {"nsfs_type", nsfs_type, METH_O, nsfs_type_doc},
     {"nsfs_handle", nsfs_handle, METH_O, nsfs_handle_doc},
     {"open_nsfs_handle", open_nsfs_handle, METH_O, open_nsfs_handle_doc},
+    {"open_own", open_own, METH_O, open_own_doc},
+    {"open_proc", open_proc_file, METH_VARARGS, open_proc_doc},
     FAST(nsfs_identity),
     FAST(socket_in),
     FAST(open_in),

@@ -2,6 +2,7 @@
 #include "mountsteps.h"
 
 #include "compat.h"
+#include "procfs.h"
 #include "submounts.h"
 #include "targets.h"
 
@@ -540,8 +541,7 @@ step_pivot(struct run *run, const long *arg)
     int mounts = run->mounts.replaced;
     long old = pivot_to(run->mounts.root);
     if (old == -EINVAL) {
-        long ns = SC(openat, AT_FDCWD, "/proc/thread-self/ns/mnt",
-                     O_RDONLY | O_CLOEXEC);
+        long ns = open_proc_ns("/proc/thread-self/ns/mnt");
         if (ns >= 0 && SC(setns, ns, CLONE_NEWNS) >= 0)
             old = pivot_to(run->mounts.root);
         shut(ns);

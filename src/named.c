@@ -168,13 +168,12 @@ way_back(const char *entry, int type)
 {
     if (type == CLONE_NEWTIME || type == CLONE_NEWNS || !is_alone())
         return -1;
-    long fd = sc(SYS_openat, AT_FDCWD, (long)entry, O_RDONLY | O_CLOEXEC, 0, 0,
-                 0);
+    int fd = open_own_ns(find_kind(strrchr(entry, '/') + 1));
     if (fd >= 0 && sc(SYS_setns, fd, type, 0, 0, 0, 0) < 0) {
         sc(SYS_close, fd, 0, 0, 0, 0, 0);
         fd = -1;
     }
-    return fd < 0 ? -1 : (int)fd;
+    return fd < 0 ? -1 : fd;
 }
 
 

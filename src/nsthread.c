@@ -2,6 +2,7 @@
 #include "nsthread.h"
 
 #include "compat.h"
+#include "procfs.h"
 #include "steps.h"
 
 #include <errno.h>
@@ -10,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 #ifdef __GLIBC_PREREQ
@@ -102,13 +102,13 @@ thread_ended(pid_t thread)
 }
 
 
-/* A pidfd of the calling thread for opening that many of its namespaces, or
- * -1 where the kernel has none (< 6.9) or it would not pay: it costs as much
- * as one walk through /proc and saves half of each. */
+/* A pidfd of the calling thread, or -1 where the kernel has none (< 6.9) or
+ * shows no namespaces by it.  It is the cheaper way even to one namespace, and
+ * whatever somebody has laid over /proc does not matter. */
 static int
-own_pidfd(int count)
+own_pidfd(void)
 {
-    if (count < 2 || atomic_load(&pidfd_works) < 0 || !newer_calls())
+    if (atomic_load(&pidfd_works) < 0 || !newer_calls())
         return -1;
     long fd = sc(SYS_pidfd_open, thread_id(), PIDFD_THREAD, 0, 0, 0, 0);
     return fd < 0 ? -1 : (int)fd;
@@ -128,18 +128,7 @@ open_kind(int pidfd, const struct kind *kind)
             atomic_store(&pidfd_works, -1);
     }
     char path[64] = "/proc/thread-self/ns/";
-    struct statfs fs;
-    strcat(path, kind->name);
-    long fd = sc(SYS_openat, AT_FDCWD, (long)path, O_RDONLY | O_CLOEXEC, 0, 0,
-                 0);
-    if (fd < 0)
-        return (int)fd;
-    /* Something else may lie over /proc, and would be no way back. */
-    if (sc(SYS_fstatfs, fd, (long)&fs, 0, 0, 0, 0) == 0
-        && fs.f_type == NSU_NSFS_MAGIC)
-        return (int)fd;
-    sc(SYS_close, fd, 0, 0, 0, 0, 0);
-    return -EXDEV;
+    return (int)open_proc_ns(strcat(path, kind->name));
 }
 
 
@@ -156,7 +145,20 @@ close_fd(int *fd)
 int
 open_own_ns(const struct kind *kind)
 {
-    return open_kind(-1, kind);
+    int pidfd = own_pidfd();
+    int fd = open_kind(pidfd, kind);
+    close_fd(&pidfd);
+    return fd;
+}
+
+
+const struct kind *
+find_kind(const char *name)
+{
+    for (int i = 0; i < KINDS; i++)
+        if (strcmp(kinds[i].name, name) == 0)
+            return &kinds[i];
+    return NULL;
 }
 
 
@@ -187,7 +189,7 @@ int
 block_save(struct block *block, int types)
 {
     int error = 0;
-    int pidfd = own_pidfd(__builtin_popcount((unsigned)types));
+    int pidfd = own_pidfd();
     for (int i = 0; i < KINDS_SAVED && !error; i++) {
         if (!(types & kinds[i].flag) || block->fd[i] >= 0)
             continue;
@@ -348,16 +350,40 @@ restore_kind(const struct block *block, int i)
 }
 
 
-/* Whether the thread already is where it was.  Asked only where it matters:
- * setns to a namespace one is in can be refused (USER, TIME, a privilege
- * given up), and is not needed. */
-static bool
+/* Whether the thread already is where it was; -1 where the kernel does not
+ * tell.  Asked only where it matters: setns to a namespace one is in can be
+ * refused (USER, TIME, a privilege given up), and is not needed. */
+static int
 is_unchanged(const struct block *block, int i)
 {
     if (!block->compare)
-        return false;
+        return 0;
     uint64_t now = own_inode(&kinds[i]);
-    return now != 0 && now == inode_of(block->fd[i]);
+    return now == 0 ? -1 : now == inode_of(block->fd[i]);
+}
+
+
+/* Move back to what is in todo and was saved.  What the kernel does not tell
+ * because of another MNT namespace's /proc stays in todo, unless this is the
+ * last time.  0, or the first errno with all types that failed in *wrong. */
+static int
+restore_kinds(const struct block *block, unsigned *todo, bool last, int *wrong)
+{
+    int first = 0;
+    for (int i = 0; i < KINDS_SAVED; i++) {
+        if (block->fd[i] < 0 || !(*todo & 1u << i))
+            continue;
+        int unchanged = is_unchanged(block, i);
+        if (unchanged < 0 && !last && kinds[i].flag != CLONE_NEWNS)
+            continue;
+        *todo &= ~(1u << i);
+        int error = unchanged > 0 ? 0 : restore_kind(block, i);
+        if (error) {
+            *wrong |= kinds[i].flag;
+            first = first ? first : error;
+        }
+    }
+    return first;
 }
 
 
@@ -379,17 +405,11 @@ still_wrong(const struct block *block)
 int
 block_restore(struct block *block, int *wrong)
 {
-    int first = 0;
+    unsigned todo = (1u << KINDS_SAVED) - 1;
     *wrong = 0;
-    for (int i = 0; i < KINDS_SAVED; i++) {
-        if (block->fd[i] < 0 || is_unchanged(block, i))
-            continue;
-        int error = restore_kind(block, i);
-        if (error) {
-            *wrong |= kinds[i].flag;
-            first = first ? first : error;
-        }
-    }
+    int first = restore_kinds(block, &todo, false, wrong);
+    int second = restore_kinds(block, &todo, true, wrong);
+    first = first ? first : second;
     int rest = still_wrong(block);
     *wrong |= rest;
     block_close(block);

@@ -62,6 +62,9 @@ int thread_count(void);
  * are gone: waits up to 10 ms for there to be one. */
 int lasting_threads(void);
 
+/* The entry of that name, or NULL. */
+const struct kind *find_kind(const char *name);
+
 /* A descriptor of one namespace of the calling thread, -errno on failure. */
 int open_own_ns(const struct kind *kind);
 

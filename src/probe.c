@@ -4,6 +4,7 @@
 
 #include "apart.h"
 #include "compat.h"
+#include "procfs.h"
 #include "steps.h"
 
 #include <errno.h>
@@ -117,8 +118,7 @@ root_of_thread(struct root_id *id)
 static long
 own_mount_namespace(void)
 {
-    long fd = sc(SYS_openat, AT_FDCWD, (long)"/proc/thread-self/ns/mnt",
-                 O_RDONLY | O_CLOEXEC, 0, 0, 0);
+    long fd = open_proc_ns("/proc/thread-self/ns/mnt");
     if (fd < 0)
         fd = sc(SYS_pidfd_open, getpid(), 0, 0, 0, 0, 0);
     return fd;

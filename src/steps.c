@@ -4,6 +4,7 @@
 #include "compat.h"
 #include "credsteps.h"
 #include "mountsteps.h"
+#include "procfs.h"
 #include "targets.h"
 
 #include <errno.h>
@@ -13,7 +14,6 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 
@@ -31,41 +31,6 @@ sc(long number, long a, long b, long c, long d, long e, long f)
 
 
 #endif
-/* Is it procfs that the descriptor is of?  0, or -EXDEV. */
-static long
-check_procfs(long fd)
-{
-    struct statfs fs;
-    long result = sc(SYS_fstatfs, fd, (long)&fs, 0, 0, 0, 0);
-    return result == 0 && fs.f_type != NSU_PROC_MAGIC ? -EXDEV : result;
-}
-
-
-long
-open_proc(const char *path)
-{
-    struct nsu_open_how how = {.flags = O_WRONLY | O_CLOEXEC,
-                               .resolve = NSU_RESOLVE_NO_XDEV
-                                          | NSU_RESOLVE_NO_MAGICLINKS};
-    long proc = sc(SYS_openat, AT_FDCWD, (long)"/proc",
-                   O_PATH | O_DIRECTORY | O_CLOEXEC, 0, 0, 0);
-    if (proc < 0)
-        return proc;
-    long fd = check_procfs(proc);
-    if (fd == 0)
-        fd = sc(SYS_openat2, proc, (long)(path + sizeof "/proc/" - 1),
-                (long)&how, sizeof how, 0, 0);
-    sc(SYS_close, proc, 0, 0, 0, 0, 0);
-    if (!is_unavailable(fd))
-        return fd;
-    fd = sc(SYS_openat, AT_FDCWD, (long)path, O_WRONLY | O_CLOEXEC, 0, 0, 0);
-    long result = fd < 0 ? fd : check_procfs(fd);
-    if (result == 0)
-        return fd;
-    shut(fd);
-    return result;
-}
-
 
 long
 be_dumpable(const struct run *run)
@@ -90,13 +55,22 @@ be_as_before(long flag)
 long
 open_own_proc(const struct run *run, const char *path)
 {
-    long fd = open_proc(path);
+    long fd = open_proc(path, O_WRONLY);
     if (fd == -EACCES) {
         long flag = be_dumpable(run);
-        fd = open_proc(path);
+        fd = open_proc(path, O_WRONLY);
         be_as_before(flag);
     }
     return fd;
+}
+
+
+/* open_proc(path, flags): a file or directory of procfs. */
+static long
+step_open_proc(struct run *run, const long *arg)
+{
+    (void)run;
+    return open_proc((const char *)arg[0], arg[1]);
 }
 
 
@@ -198,8 +172,7 @@ mount_at_ns_root(long flags)
     const long how = O_PATH | O_DIRECTORY | O_CLOEXEC;
     long root = sc(SYS_openat, AT_FDCWD, (long)"/", how, 0, 0, 0);
     long cwd = sc(SYS_openat, AT_FDCWD, (long)".", how, 0, 0, 0);
-    long ns = sc(SYS_openat, AT_FDCWD, (long)"/proc/thread-self/ns/mnt",
-                 O_RDONLY | O_CLOEXEC, 0, 0, 0);
+    long ns = open_proc_ns("/proc/thread-self/ns/mnt");
     long result = root < 0 ? root : cwd < 0 ? cwd : ns;
     if (result >= 0)
         result = sc(SYS_setns, ns, CLONE_NEWNS, 0, 0, 0, 0);
@@ -308,6 +281,7 @@ static const struct op ops[] = {
     COMPOSITE(join, 2),
     COMPOSITE(propagation, 1),
     COMPOSITE(verify_ns, 3),
+    COMPOSITE(open_proc, 2),
     COMPOSITE(write_proc, 3),
     CREDENTIAL_OPS
     MOUNT_OPS
@@ -359,6 +333,7 @@ close_opened(const struct plan *plan, struct run *run)
         bool opens = op->number == SYS_openat || op->number == SYS_socket
                      || op->function == step_device
                      || op->function == step_open_offsets
+                     || op->function == step_open_proc
                      || op->function == step_source;
         if (opens && step->out >= 0 && run->slot[step->out] >= 0)
             sc(SYS_close, run->slot[step->out], 0, 0, 0, 0, 0);

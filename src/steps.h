@@ -93,12 +93,7 @@ long sc(long number, long a, long b, long c, long d, long e, long f);
 long be_dumpable(const struct run *run);
 void be_as_before(long flag);
 
-/* A file below "/proc/" for writing: its descriptor, or -errno; -EXDEV when
- * /proc is something else or when anything lies over the file or the way to
- * it. */
-long open_proc(const char *path);
-
-/* The same for a file of our own process. */
+/* A file of procfs about our own process, for writing; as open_proc(). */
 long open_own_proc(const struct run *run, const char *path);
 
 #endif

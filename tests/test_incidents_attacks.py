@@ -400,7 +400,7 @@ def test_a08_forged_namespaces_of_this_thread() -> None:
 
     ended, same = in_child(body)
     assert same
-    assert ended != "worked"
+    assert ended != "worked" or not support.lacks("pidfd-namespaces")
 
 
 # A12, A13, A33: who it runs as, what it trusts, whether it is inside at all

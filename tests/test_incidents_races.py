@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import ctypes
+import errno
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ from typing import Any
 import pytest
 import support
 import support_cli
-from support import in_child, needs_root
+from support import in_child, must, needs_root
 
 import nsutil
 from nsutil import (
@@ -340,3 +343,80 @@ def test_d14_who_joins_kills_its_own_children_alone() -> None:
         return status
 
     assert in_child(body) is None
+
+
+# D15: namespaces of somebody else where a thread looks for its own
+
+FORGED = ("cgroup", "ipc", "net", "uts")
+
+
+def _lay_over(way: str, victim: int) -> None:
+    """Other namespaces, and a list of children with a stranger, on /proc or on the victim's directories there."""
+    nsutil.unshare(CGROUP | IPC | NET | UTS)
+    support.private_mounts()
+    must("mount", b"forged", b"/mnt", b"tmpfs", 0, None)
+    for task in ("thread-self", "self", str(victim)):
+        for entry in FORGED:
+            file = Path("/mnt", task, "ns", entry)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+            must("mount", f"/proc/self/ns/{entry}".encode(), os.fsencode(file), None, support.MS_BIND, None)
+        for name in ("pid", "mnt", "user", "time", "pid_for_children", "time_for_children"):
+            os.mkfifo(f"/mnt/{task}/ns/{name}")
+        tasks = Path("/mnt", task, "task", str(victim))
+        tasks.mkdir(parents=True)
+        (tasks / "children").write_text("1 ")
+    over = {"proc": ["/mnt"], "directories": [f"/mnt/{victim}/ns", f"/mnt/{victim}/task"]}[way]
+    places = {"proc": ["/proc"], "directories": [f"/proc/{victim}/task/{victim}/ns", f"/proc/{victim}/task"]}[way]
+    for source, place in zip(over, places, strict=True):
+        must("mount", source.encode(), place.encode(), None, support.MS_BIND | support.MS_REC, None)
+
+
+VICTIM = """
+import os, sys
+sys.path[:0] = {path!r}
+import nsutil
+from nsutil import IPC, MNT, NET, UTS, Namespace, _fork, enter
+
+def where():
+    return {{entry: os.readlink("/proc/thread-self/ns/" + entry) for entry in os.listdir("/proc/thread-self/ns")}}
+
+before = where()
+box = enter(pid=int(input()), types=MNT)
+Namespace(UTS | IPC).create().close()
+found = []
+with box:
+    for types in (UTS, NET, UTS | IPC | NET):
+        for strict in (False, True):
+            try:
+                with Namespace(types, strict=strict):
+                    pass
+            except OSError as error:
+                found.append(error.errno)
+        try:
+            found.append(repr(nsutil.current(UTS)) == before["uts"])
+        except OSError as error:
+            found.append(error.errno)
+    found.append(_fork._children(os.getpid()))
+assert where() == before, where()
+print(found)
+"""
+
+
+@needs_root
+@pytest.mark.incident("D15")
+@pytest.mark.parametrize("way", ["proc", "directories"])
+@pytest.mark.parametrize("calls", ["", "1"], ids=["new", "old"])
+def test_d15_a_thread_among_other_files_goes_back_to_its_own_namespaces(way: str, calls: str) -> None:
+    command = [sys.executable, "-c", VICTIM.format(path=sys.path)]
+    environment = {**os.environ, "NSUTIL_NO_NEW_CALLS": calls}
+    if not calls:
+        del environment["NSUTIL_NO_NEW_CALLS"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, env=environment, text=True, **pipes) as victim:
+        with support.standing(_lay_over, way, victim.pid) as (pid, _):
+            said = victim.communicate(f"{pid}\n", timeout=60)[0]
+    assert victim.returncode == 0, said
+    trusted = not calls and not support.lacks("pidfd-thread") and not support.lacks("pidfd-namespaces")
+    found = ast.literal_eval(said)
+    assert found == ([True] * 3 if trusted else [errno.EXDEV] * 9) + [[]]

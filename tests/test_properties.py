@@ -319,6 +319,9 @@ ACTING += [
     "send",
     "release",
     "swap",
+    "open_own",
+    "open_proc",
+    "check_thread",
 ]
 NOT_HERE = [
     "clone",

@@ -5,6 +5,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
 
     from ._snapshot import NamespaceInfo, Snapshot
 
@@ -56,6 +57,10 @@ class Tree:
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """What IPython shows, as of %nstree: the drawing."""
+        printer.text(str(self))
 
     def lines(self) -> Iterator[str]:
         """The lines of the drawing."""

@@ -63,6 +63,13 @@ def test_cells(execute):
     assert outputs[6] == [("display_data", "True")]
 
 
+def test_the_tree_is_drawn(execute):
+    (((kind, drawing),),) = execute("%nstree owner user uts")
+    assert kind == "execute_result"
+    assert drawing.startswith("user:[")
+    assert any(line.startswith("├─uts:[") or line.startswith("└─uts:[") for line in drawing.splitlines())
+
+
 def test_errors(execute):
     outputs = execute(
         "%%ns uts\ndef f():\n    return 1 / 0\nf()",

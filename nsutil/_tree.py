@@ -58,7 +58,7 @@ class Tree:
     def __str__(self) -> str:
         return "\n".join(self.lines())
 
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
         """What IPython shows, as of %nstree: the drawing."""
         printer.text(str(self))
 

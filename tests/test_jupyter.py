@@ -67,7 +67,7 @@ def test_the_tree_is_drawn(execute):
     (((kind, drawing),),) = execute("%nstree owner user uts")
     assert kind == "execute_result"
     assert drawing.startswith("user:[")
-    assert any(line.startswith("├─uts:[") or line.startswith("└─uts:[") for line in drawing.splitlines())
+    assert any(line.startswith(("├─uts:[", "└─uts:[")) for line in drawing.splitlines())
 
 
 def test_errors(execute):

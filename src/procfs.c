@@ -83,7 +83,9 @@ read_inode(long link)
     long n = sc(SYS_readlinkat, link, (long)"", (long)text, sizeof text, 0, 0);
     const char *end = text + (n > 0 ? n : 0);
     const char *at = n > 0 ? memchr(text, '[', (size_t)n) : NULL;
-    while (at && ++at < end && *at >= '0' && *at <= '9')
+    if (at == NULL)
+        return 0;
+    for (at++; at < end && *at >= '0' && *at <= '9'; at++)
         inode = inode * 10 + (uint64_t)(*at - '0');
     return inode;
 }

@@ -2,6 +2,7 @@
 #include "submounts.h"
 
 #include "compat.h"
+#include "procfs.h"
 #include "steps.h"
 
 #include <string.h>
@@ -59,8 +60,7 @@ static bool
 open_text(struct text *text, const char *path)
 {
     text->at = text->length = 0;
-    text->fd = sc(SYS_openat, AT_FDCWD, (long)path, O_RDONLY | O_CLOEXEC, 0, 0,
-                  0);
+    text->fd = open_proc(path, O_RDONLY);
     return text->fd >= 0;
 }
 

@@ -292,6 +292,8 @@ def _file_systems(builder: PlanBuilder, recipe: Namespace, child: bool) -> None:
         from ._mounts import compile_mounts
 
         compile_mounts(builder, recipe, proc)
+    if recipe.mounts and recipe.root is None and recipe.cwd is None:
+        builder.add("cwd_again", label="go to the working directory as it is inside")
 
 
 def _process_target(recipe: Namespace) -> Process:

@@ -553,6 +553,24 @@ step_pivot(struct run *run, const long *arg)
 }
 
 
+/* cwd_again(): the working directory by its path.  What was mounted over it
+ * would leave a directory of the outside within reach.  Where the path leads
+ * nowhere, "/"; where it may not be searched, nothing says that it changed. */
+long
+step_cwd_again(struct run *run, const long *arg)
+{
+    char path[PATH_MAX];
+    (void)run;
+    (void)arg;
+    if (SC(getcwd, path, sizeof path) < 0 || path[0] != '/')
+        return 0;
+    long result = SC(chdir, path);
+    if (result == -ENOENT || result == -ENOTDIR)
+        result = SC(chdir, "/");
+    return result == -EACCES ? 0 : result;
+}
+
+
 /* mounts_done(): close what the steps above keep open. */
 long
 step_mounts_done(struct run *run, const long *arg)

@@ -35,6 +35,7 @@ long step_mkdir_at(struct run *run, const long *arg);
 long step_device(struct run *run, const long *arg);
 long step_same_file(struct run *run, const long *arg);
 long step_pivot(struct run *run, const long *arg);
+long step_cwd_again(struct run *run, const long *arg);
 long step_mounts_done(struct run *run, const long *arg);
 
 #define MOUNT_OPS                                                             \
@@ -50,6 +51,7 @@ long step_mounts_done(struct run *run, const long *arg);
     COMPOSITE(device, 2),       /* path, device number: gives the fd */       \
     COMPOSITE(same_file, 3),    /* fd, device, inode */                       \
     COMPOSITE(pivot, 0),        /* the new root becomes "/" */                \
+    COMPOSITE(cwd_again, 0),    /* by its path, in what is mounted now */     \
     COMPOSITE(mounts_done, 0),  /* close what the steps above keep */
 
 #endif

@@ -1275,3 +1275,44 @@ def test_many_binds(root: Path) -> None:
     assert inside(look, "mnt pid", root=root, mounts=mounts) == 203
     with pytest.raises(ValueError, match="descriptors"):
         compile_child(nsutil.Namespace("mnt", mounts=mounts * 2))
+
+
+# The working directory, when mounts change what its path means
+
+
+@support.needs_root
+@pytest.mark.parametrize("way", ["run", "call", "thread"])
+@pytest.mark.parametrize(
+    ("mounts", "expected"),
+    [
+        ([Tmpfs("/mnt")], "/"),
+        ([Tmpfs("/mnt"), Bind("/etc", "/mnt/own")], "/mnt/own etc"),
+        ([File("/mnt/own/new", b"")], "FileNotFoundError"),
+        ([Tmpfs("/mnt/own/below")], "/mnt/own outside"),
+    ],
+    ids=["hidden", "another", "refused", "below"],
+)
+def test_working_directory_is_what_its_path_is_inside(way: str, mounts: list[Any], expected: str) -> None:
+    def look() -> str:
+        marks = {"passwd": "etc", "outside": "outside"}
+        return " ".join([os.getcwd(), *(word for name, word in marks.items() if os.path.exists(name))])
+
+    def body() -> tuple[str, str]:
+        support.private_mounts()
+        support.must("mount", b"none", b"/mnt", b"tmpfs", 0, None)
+        os.makedirs("/mnt/own/below")
+        Path("/mnt/own/outside").touch()
+        os.chdir("/mnt/own")
+        box = nsutil.Namespace("mnt", mounts=mounts)
+        shell = ["sh", "-c", "pwd -P; [ -e passwd ] && echo etc; [ -e outside ] && echo outside; true"]
+        ways: dict[str, Callable[[], str]] = {
+            "run": lambda: " ".join(box.run(shell, capture_output=True, text=True, check=True).stdout.split()),
+            "call": lambda: box.call(look),
+            "thread": lambda: box.thread(look).result(),
+        }
+        try:
+            return ways[way](), look()
+        except FileNotFoundError as error:
+            return type(error).__name__, look()
+
+    assert support.in_child(body) == (expected, "/mnt/own outside")

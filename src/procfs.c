@@ -19,7 +19,7 @@ check_type(long fd, long type)
 {
     struct statfs fs;
     long result = sc(SYS_fstatfs, fd, (long)&fs, 0, 0, 0, 0);
-    return result == 0 && fs.f_type != type ? -EXDEV : result;
+    return result == 0 && (long)fs.f_type != type ? -EXDEV : result;
 }
 
 

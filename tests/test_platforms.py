@@ -13,7 +13,7 @@ import older_kernel
 import pytest
 from support import PACKAGE, ROOT, SRC, needs_program, needs_root, uncounted
 
-EXECUTOR = ["steps", "credsteps", "mountsteps", "submounts", "targets"]
+EXECUTOR = ["steps", "credsteps", "mountsteps", "procfs", "submounts", "targets"]
 SPAWN = ["spawn", "child", "closefds", "initfile", "shared", "clone3"]
 FLAGS = ["-std=gnu11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror", "-static", f"-I{SRC}"]
 # Debian's musl comes without the kernel's headers; the system's do.

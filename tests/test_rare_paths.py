@@ -219,6 +219,7 @@ def test_what_setns_without_a_type_moves_is_restored() -> None:
 
 def test_strict_block_cannot_say_that_all_is_well_when_proc_was_covered() -> None:
     def body() -> int:
+        older_kernel.install(older_kernel.chosen("pidfd-namespaces"))
         private_mounts()
         with pytest.raises(RestoreError) as info, Namespace(UTS, strict=True):
             must("mount", b"none", b"/proc", b"tmpfs", 0, None)

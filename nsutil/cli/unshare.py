@@ -488,24 +488,23 @@ def run_child(request: Request, program: Program, own: Singles | None, persist: 
         tell(writer)
     finally:
         os.close(writer)
-    if request.forward:
-        forward(pid)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    return exit_like(os.waitpid(pid, 0)[1])
+    return exit_like(await_forwarding(pid) if request.forward else os.waitpid(pid, 0)[1])
 
 
-def forward(pid: int) -> None:
-    """Hand on what is else held back; by pidfd, since a signal may come when the child has just been waited for."""
-    pidfd = os.pidfd_open(pid)
+def await_forwarding(pid: int) -> int:
+    """The wait status of a child that gets what is held back.
 
-    def hand_on(number: int, _: object) -> None:
-        try:
-            signal.pidfd_send_signal(pidfd, number)
-        except ProcessLookupError:
-            pass
-
-    for number in HELD_BACK:
-        signal.signal(number, hand_on)
+    All of it stays blocked: a handler that runs just before a waitpid(2) would not end that.
+    """
+    awaited = {*HELD_BACK, signal.SIGCHLD}
+    signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return status
+        number = signal.sigwait(awaited)
+        if number != signal.SIGCHLD:
+            os.kill(pid, number)
 
 
 def follow_parent(number: int, parent: int) -> None:

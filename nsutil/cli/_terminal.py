@@ -46,28 +46,34 @@ class Terminal:
             return {}
         return {name: self.fd for number, name in enumerate(("stdin", "stdout", "stderr")) if os.isatty(number)}
 
-    def relay(self, pidfd: int, deadline: float | None) -> None:
-        """Pass on what is typed and printed until the process ends, or the time is over."""
-        if self.fd < 0:
-            return
-        os.close(self.fd)
-        self.fd = -1
-        self._make_raw()
-        signal.signal(signal.SIGWINCH, lambda *_: self._copy_size())
+    def relay(self, pidfd: int, signalled: int, deadline: float | None) -> None:
+        """Pass on what is typed and printed until the process ends, or the time is over.
+
+        ``signalled``: a pipe that signals write to.  A handler that ran just before poll(2) would not end that.
+        """
         poll = select.poll()
-        for fd in (0, self.leader, pidfd):
+        for fd in (pidfd, signalled):
             poll.register(fd, select.POLLIN)
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+            self._make_raw()
+            signal.signal(signal.SIGWINCH, lambda *_: self._copy_size())
+            for fd in (0, self.leader):
+                poll.register(fd, select.POLLIN)
         while deadline is None or time.monotonic() < deadline:
             ready = {
                 fd for fd, _ in poll.poll(None if deadline is None else max(1, 1000 * (deadline - time.monotonic())))
             }
+            if signalled in ready:
+                os.read(signalled, CHUNK)
             if self.leader in ready and not self._show() and pidfd not in ready:
                 poll.unregister(self.leader)  # nobody has it open just now
             if 0 in ready and not self._type():
                 poll.unregister(0)
             if pidfd in ready:
                 break
-        while select.select([self.leader], [], [], 0)[0] and self._show():
+        while self.leader >= 0 and select.select([self.leader], [], [], 0)[0] and self._show():
             pass
 
     def restore(self) -> None:

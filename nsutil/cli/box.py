@@ -398,7 +398,7 @@ def main(argv: list[str]) -> int:
         signals = Signals(shared)
         with start(recipe(request, cgroup, session), program, environment(request), terminal) as process:
             signals.pass_to(process)
-            return wait(request, process, terminal)
+            return wait(request, process, terminal, signals.written)
 
 
 class Signals:
@@ -410,6 +410,8 @@ class Signals:
     def __init__(self, shared: bool) -> None:
         self.process: Popen[Any] | None = None
         self.early: list[int] = []
+        self.written, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         for number in FORWARDED:
             ours = signal.getsignal(number)
             if ours is not signal.SIG_IGN:
@@ -439,14 +441,14 @@ def start(box: Namespace, program: list[str], env: dict[str, str], terminal: Ter
         raise
 
 
-def wait(request: Request, process: Popen[Any], terminal: Terminal) -> int:
+def wait(request: Request, process: Popen[Any], terminal: Terminal, signalled: int) -> int:
     """Wait for the program, and end as it ended or at the timeout."""
     import subprocess
 
     from ._program import die_by
 
     deadline = None if request.timeout is None else time.monotonic() + request.timeout
-    terminal.relay(process.pidfd, deadline)
+    terminal.relay(process.pidfd, signalled, deadline)
     try:
         status = process.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:

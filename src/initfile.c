@@ -64,14 +64,31 @@ make_memfd(void)
 }
 
 
-/* An unlinked file with the program in that directory, open for reading: one
- * that is open for writing cannot be executed.  -errno on failure. */
+/* The file open for reading, or -errno: one that is open for writing cannot be
+ * executed.  In a MNT namespace of others another may lie at its path. */
+static int
+reopen(int fd)
+{
+    struct stat written, opened;
+    char path[40];
+    snprintf(path, sizeof path, "/proc/thread-self/fd/%d", fd);
+    int readable = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (readable < 0)
+        return -errno;
+    if (fstat(fd, &written) == 0 && fstat(readable, &opened) == 0
+        && written.st_dev == opened.st_dev && written.st_ino == opened.st_ino)
+        return readable;
+    close(readable);
+    return -EXDEV;
+}
+
+
+/* An unlinked file with the program in that directory, or -errno. */
 static int
 make_file_in(const char *directory)
 {
     struct statvfs fs;
-    char path[40];
-    int result = 0, readable = -1;
+    int result = 0;
     int fd = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0500);
     if (fd < 0)
         return -errno;
@@ -81,11 +98,8 @@ make_file_in(const char *directory)
         result = write_init(fd);
     if (result == 0 && fchmod(fd, 0555) < 0)
         result = -errno;
-    if (result == 0) {
-        snprintf(path, sizeof path, "/proc/thread-self/fd/%d", fd);
-        readable = open(path, O_RDONLY | O_CLOEXEC);
-        result = readable < 0 ? -errno : readable;
-    }
+    if (result == 0)
+        result = reopen(fd);
     close(fd);
     return result;
 }

@@ -11,6 +11,7 @@ import os
 import pickle
 import re
 import resource
+import shutil
 import signal
 import struct
 import subprocess
@@ -399,6 +400,31 @@ def test_init_lies_in_the_first_place_from_which_it_can_be_run(count: int) -> No
 
     place = PLACES[count] if count < len(PLACES) else "init"
     assert re.search(rf"^{place}/#\d+ \(deleted\)$|Permission denied.*{place}", in_child(body))
+
+
+@pytest.mark.incident("D15")
+@pytest.mark.parametrize("forged", ["program", "pipe"])
+def test_init_is_never_a_program_that_lies_over_its_file(forged: str) -> None:
+    """Without memfds, where root of a joined MNT namespace has laid something on /proc."""
+
+    def body() -> str:
+        private_mounts()
+        must("mount", b"none", b"/mnt", b"tmpfs", 0, None)
+        os.makedirs("/mnt/thread-self/fd")
+        for fd in range(64):
+            path = f"/mnt/thread-self/fd/{fd}"
+            shutil.copy("/bin/true", path) if forged == "program" else os.mkfifo(path)
+        support.preload()
+        must("mount", b"/mnt", b"/proc", None, support.MS_BIND, None)
+        refuse_calls("memfd_create", error=errno.ENOSYS)
+        try:
+            with nsutil.Popen(["sleep", "60"], new=PID) as process:
+                process.kill()
+        except PermissionError as error:
+            return str(error)
+        return "started"
+
+    assert "init" in in_child(body)
 
 
 def test_ambient_capability_that_one_does_not_have() -> None:

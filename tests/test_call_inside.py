@@ -377,11 +377,18 @@ def alive(pid: int) -> bool:
 
 
 def wait_until(condition: Callable[[], bool], patience: float = 60.0) -> bool:
-    """Whether it comes true; on a machine that does much else it can take long until somebody runs at all."""
-    deadline = time.monotonic() + patience
-    while not condition() and time.monotonic() < deadline:
+    """Whether it comes true; on a machine that does much else it can take long until somebody runs at all.
+
+    Time alone is no patience: a command line in /proc can be waited for as long as the process's memory is locked, so
+    that few looks may take all of it.
+    """
+    deadline, looks = time.monotonic() + patience, 0
+    while not condition():
+        looks += 1
+        if looks > 50 and time.monotonic() > deadline:
+            return False
         time.sleep(0.01)
-    return condition()
+    return True
 
 
 def caller(box: Namespace, func: Callable[[], object], how: str) -> int:

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import docs_page
 import pytest
@@ -20,6 +21,18 @@ from nsutil import MNT, Tmpfs
 ROOT = support.ROOT
 PAGES = [path for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))] if "_build" not in path.parts]
 WITH_EXAMPLES = [path for path in PAGES if any(block.runs for block in docs_page.blocks_of(path.read_text()))]
+
+# What examples need of the kernel beyond what nsutil itself needs.
+NEEDED = {
+    "README.md": "mount-setattr",
+    "docs/howto/containers.md": "mount-setattr",
+    "docs/reference/handles.md": "ns-handles",
+}
+
+
+def with_needs(path: Path) -> Any:
+    name = str(path.relative_to(ROOT))
+    return pytest.param(path, id=name, marks=support.needs_kernel(NEEDED[name]) if name in NEEDED else ())
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +47,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @support.needs_root
-@pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("page", [with_needs(path) for path in WITH_EXAMPLES])
 def test_examples(page: Path, environment: dict[str, str], tmp_path: Path) -> None:
     """In a mount namespace with an empty /run: the named namespaces of examples are no business of the machine."""
     command = [sys.executable, str(ROOT / "tests/docs_page.py"), str(page)]

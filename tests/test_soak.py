@@ -18,6 +18,7 @@ def soak(*options: str, timeout: float = 250) -> subprocess.CompletedProcess[str
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
 
 
+@support.needs_kernel("time")  # it mixes all types
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("who", [pytest.param("root", marks=support.needs_root), "user"])
 def test_nothing_is_left_and_nothing_goes_wrong(who: str) -> None:

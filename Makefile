@@ -135,7 +135,7 @@ sanitize: $(VENV)/.built $(VENV)/.test ## The tests under ASan and UBSan (SANITI
 	NSUTIL_SANITIZE=$(SANITIZE) $(call build_apart,sanitize)
 	rm -rf $(REPORTS) && mkdir -m 1777 $(REPORTS)
 	@export PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/sanitize/lib \
-	    ASAN_OPTIONS=detect_leaks=0:handle_segv=0:log_path=$(REPORTS)/address \
+	    ASAN_OPTIONS=detect_leaks=0:handle_segv=0:allocator_may_return_null=1:log_path=$(REPORTS)/address \
 	    UBSAN_OPTIONS=print_stacktrace=1:log_path=$(REPORTS)/undefined \
 	    TSAN_OPTIONS=die_after_fork=0:log_path=$(REPORTS)/thread:$$TSAN_OPTIONS; \
 	$(SANITIZED) -m pytest -n $(JOBS) --dist loadgroup $(ARGS); status=$$?; cd $(REPORTS); \

@@ -17,12 +17,12 @@
 #include "guard.h"
 #include "mirror.h"
 #include "nsthread.h"
+#include "shared.h"
 
 #include <errno.h>
 #include <poll.h>
 #include <stdbool.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -35,16 +35,6 @@ struct cloning {
 };
 
 
-/* Are these two the same file? */
-static bool
-is_same(int one, int other)
-{
-    struct stat a, b;
-    return fstat(one, &a) == 0 && fstat(other, &b) == 0 && a.st_dev == b.st_dev
-           && a.st_ino == b.st_ino;
-}
-
-
 /* The own PID namespace as a way back, or -1 where there is none: it takes
  * CAP_SYS_ADMIN in the user namespace that owns it, and whoever may make a
  * new one has that in his own user namespace only. */
@@ -54,7 +44,7 @@ open_home(void)
     int home = open_own_ns(find_kind("pid"));
     int user = open_own_ns(find_kind("user"));
     int owner = home < 0 ? -1 : ioctl(home, NSU_GET_USERNS);
-    bool returns = owner >= 0 && user >= 0 && is_same(owner, user);
+    bool returns = owner >= 0 && user >= 0 && is_same_file(owner, user);
     if (owner >= 0)
         close(owner);
     if (user >= 0)

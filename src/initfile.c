@@ -69,14 +69,12 @@ make_memfd(void)
 static int
 reopen(int fd)
 {
-    struct stat written, opened;
     char path[40];
     snprintf(path, sizeof path, "/proc/thread-self/fd/%d", fd);
     int readable = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (readable < 0)
         return -errno;
-    if (fstat(fd, &written) == 0 && fstat(readable, &opened) == 0
-        && written.st_dev == opened.st_dev && written.st_ino == opened.st_ino)
+    if (is_same_file(fd, readable))
         return readable;
     close(readable);
     return -EXDEV;

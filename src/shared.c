@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -133,4 +134,13 @@ raise_fd(int fd)
     int result = higher < 0 ? -errno : higher;
     close(fd);
     return result;
+}
+
+
+bool
+is_same_file(int one, int other)
+{
+    struct stat a, b;
+    return fstat(one, &a) == 0 && fstat(other, &b) == 0 && a.st_dev == b.st_dev
+           && a.st_ino == b.st_ino;
 }

@@ -24,4 +24,7 @@ void dumpable_release(int needs);
  * with fd closed when that fails. */
 int raise_fd(int fd);
 
+/* Whether two descriptors are of the same file. */
+bool is_same_file(int one, int other);
+
 #endif

@@ -166,9 +166,9 @@ leaks: $(VENV)/.built $(VENV)/.test ## Every public call in a leak test
 
 # Where there is no wheel of atheris, fuzz says that it is skipped.
 SECONDS ?= 3600
-fuzz: $(VENV)/.built $(VENV)/.test ## Hostile text for every parser (SECONDS=3600 in all)
+fuzz: $(VENV)/.built $(VENV)/.test ## Hostile text for every parser (SECONDS=3600 in all, SEED=n)
 	@$(BIN)/python -m pip --no-input --quiet install --only-binary :all: atheris || true
-	@$(BIN)/python fuzz $(SECONDS) $(ARGS)
+	@$(BIN)/python fuzz $(if $(SEED),--seed $(SEED)) $(SECONDS) $(ARGS)
 
 faults: $(VENV)/.built $(VENV)/.test ## Each system call of each operation made to fail
 	@$(BIN)/pytest tests/test_faults.py

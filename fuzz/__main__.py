@@ -1,9 +1,11 @@
-"""Coverage-guided fuzzing of everything that reads text: ``python fuzz [SECONDS] [NAME...]``.
+"""Coverage-guided fuzzing of everything that reads text: ``python fuzz [--seed N] [SECONDS] [NAME...]``.
 
 Each parser gets its share of the time, in a process of its own. Inputs that
 reach new code are kept in build/fuzz/NAME and are where the next run starts.
 The first input that makes a parser raise what it does not document ends the
-run of that parser, is kept in build/fuzz, and makes the exit status 1.
+run of that parser, is kept in build/fuzz, and makes the exit status 1.  With a
+seed the same inputs are tried in the same order each time, as many as the time
+allows.
 
 Parsers of Python run under atheris. Those of C (c-...) are compiled apart,
 with sanitizers, from src/ and fuzz/c: see native.py.
@@ -11,6 +13,7 @@ with sanitizers, from src/ and fuzz/c: see native.py.
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import importlib.util
 import os
@@ -29,7 +32,7 @@ NAMES = (
 ).split()
 
 
-def fuzz(name: str, seconds: str) -> None:
+def fuzz(name: str, seconds: float, seed: int) -> None:
     """One parser, in this process, which ends with it."""
     import atheris
 
@@ -37,19 +40,19 @@ def fuzz(name: str, seconds: str) -> None:
         sys.path.insert(0, str(HERE.parent))
         targets = importlib.import_module("targets")
     target = targets.TARGETS[name]
-    seeds = [seed.encode("utf-8", "surrogateescape") for seed in target.seeds]
-    atheris.Setup(["fuzz", *options(name, seconds, seeds)], target)
+    first = [text.encode("utf-8", "surrogateescape") for text in target.seeds]
+    atheris.Setup(["fuzz", *options(name, seconds, seed, first)], target)
     atheris.Fuzz()
 
 
-def options(name: str, seconds: str, seeds: list[bytes]) -> list[str]:
-    """What libFuzzer is told, once there is something to start from."""
+def options(name: str, seconds: float, seed: int, first: list[bytes]) -> list[str]:
+    """What libFuzzer is told, once there is something to start from.  It reads seed 0 as any."""
     corpus = KEPT / name
     corpus.mkdir(parents=True, exist_ok=True)
-    for number, seed in enumerate(seeds):
-        (corpus / f"seed{number}").write_bytes(seed)
-    words = [f"-max_total_time={seconds}", "-max_len=400", "-timeout=10", "-verbosity=0", "-print_final_stats=1"]
-    return [*words, f"-artifact_prefix={KEPT}/{name}-", str(corpus)]
+    for number, data in enumerate(first):
+        (corpus / f"seed{number}").write_bytes(data)
+    words = [f"-max_total_time={max(1, round(seconds))}", f"-seed={seed}", "-max_len=400", "-timeout=10"]
+    return [*words, "-verbosity=0", "-print_final_stats=1", f"-artifact_prefix={KEPT}/{name}-", str(corpus)]
 
 
 def report(name: str, done: subprocess.CompletedProcess[str]) -> None:
@@ -66,29 +69,36 @@ def missing(name: str) -> str:
     return "" if importlib.util.find_spec("atheris") else "there is no atheris for this Python and machine"
 
 
-def run(name: str, seconds: str) -> bool:
+def run(name: str, seconds: float, seed: int) -> bool:
     """Fuzz one parser; whether it held."""
     environment = dict(os.environ)
-    command = [sys.executable, str(HERE), "--one", name, seconds]
+    command = [sys.executable, str(HERE), "--one", "--seed", str(seed), str(seconds), name]
     if name in native.SEEDS:
         environment["NSUTIL_FUZZ_TARGET"] = name
-        command = [str(native.build(KEPT)), *options(name, seconds, native.SEEDS[name])]
+        command = [str(native.build(KEPT)), *options(name, seconds, seed, native.SEEDS[name])]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", check=False)
     report(name, done)
     return done.returncode == 0
 
 
-def main(argv: list[str]) -> int:
-    seconds = float(argv[0]) if argv else 60.0
-    names = argv[1:] or [*NAMES, *native.SEEDS]
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="fuzz", description="Fuzz everything that reads text.")
+    parser.add_argument("--seed", type=int, default=0, help="try the same inputs each time")
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("seconds", type=float, nargs="?", default=60.0, help="for all of them together (default: 60)")
+    parser.add_argument("names", nargs="*", default=[*NAMES, *native.SEEDS], help="of parsers (default: all)")
+    wanted = parser.parse_args()
+    names = wanted.names
+    if unknown := set(names) - {*NAMES, *native.SEEDS}:
+        parser.error(f"no parser is called {', '.join(sorted(unknown))}: {', '.join([*NAMES, *native.SEEDS])}")
+    if wanted.one:
+        fuzz(names[0], wanted.seconds, wanted.seed)
     for reason in sorted({missing(name) for name in names} - {""}):
         print(f"fuzz: {', '.join(name for name in names if missing(name) == reason)} skipped, {reason}", flush=True)
     names = [name for name in names if not missing(name)]
-    share = str(max(1, round(seconds / max(1, len(names)))))
-    return sum(not run(name, share) for name in names) != 0
+    share = wanted.seconds / max(1, len(names))
+    return sum(not run(name, share, wanted.seed) for name in names) != 0
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--one"]:
-        fuzz(*sys.argv[2:4])
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

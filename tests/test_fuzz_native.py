@@ -23,6 +23,7 @@ FORMER = {
     ("c-submounts", b"pos:\nmnt_id:\t33333333333333333333"): "a mount's number of many digits overflowed",
     ("c-children", b"12 4294967295 "): "whatever was in the list was killed",
     ("c-options", b"a,,=b"): "options without a name were handed on",
+    ("c-paths", b"/" + b"=" * 256 + b"\0a/c\0#\0\0\xe1\0\1"): "a name that nothing can have was found to be missing",
     ("c-descriptors", b"\1\1\1\1" + b"\xff" * 9 + b"\1" * 4): "a name of many digits overflowed",
 }
 

@@ -28,6 +28,6 @@ int carry_admin(void);
 #define CREDENTIAL_OPS                                                        \
     COMPOSITE(adopt_root, 0), COMPOSITE(clear_inheritable, 0),                \
     COMPOSITE(drop_groups, 0), COMPOSITE(join_cgroup, 1),                     \
-    COMPOSITE(open_offsets, 0), COMPOSITE(raise_ambient, 2),
+    COMPOSITE_OPENER(open_offsets, 0), COMPOSITE(raise_ambient, 2),
 
 #endif

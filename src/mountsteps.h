@@ -42,13 +42,13 @@ long step_mounts_done(struct run *run, const long *arg);
     COMPOSITE(mount_root, 0),   /* targets are below "/" */                   \
     COMPOSITE(root_at, 1),      /* fd of the new root */                      \
     COMPOSITE(mount_at, 5),     /* path, type, MS_*, options, MOUNT_* */      \
-    COMPOSITE(source, 2),       /* path, BIND_*: gives the fd */              \
+    COMPOSITE_OPENER(source, 2),        /* path, BIND_* */                    \
     COMPOSITE(bind_at, 3),      /* fd of the source, path, BIND_* */          \
     COMPOSITE(remount_at, 2),   /* path, read-only */                         \
     COMPOSITE(write_at, 3),     /* path, data, length */                      \
     COMPOSITE(symlink_at, 2),   /* target, path */                            \
     COMPOSITE(mkdir_at, 2),     /* path, mode */                              \
-    COMPOSITE(device, 2),       /* path, device number: gives the fd */       \
+    COMPOSITE_OPENER(device, 2),        /* path, device number */             \
     COMPOSITE(same_file, 3),    /* fd, device, inode */                       \
     COMPOSITE(pivot, 0),        /* the new root becomes "/" */                \
     COMPOSITE(cwd_again, 0),    /* by its path, in what is mounted now */     \

@@ -230,8 +230,10 @@ step_check_cwd(struct run *run, const long *arg)
 }
 
 
-#define CALL(name, nargs) {#name, SYS_##name, NULL, nargs}
-#define COMPOSITE(name, nargs) {#name, -1, step_##name, nargs}
+#define CALL(name, nargs) {#name, SYS_##name, NULL, nargs, 0}
+#define OPENER(name, nargs) {#name, SYS_##name, NULL, nargs, 1}
+#define COMPOSITE(name, nargs) {#name, -1, step_##name, nargs, 0}
+#define COMPOSITE_OPENER(name, nargs) {#name, -1, step_##name, nargs, 1}
 
 /* clang-format off */
 static const struct op ops[] = {
@@ -245,18 +247,18 @@ static const struct op ops[] = {
     CALL(fchmod, 2),
     CALL(fcntl, 3),
     CALL(fsconfig, 5),
-    CALL(fsmount, 3),
-    CALL(fsopen, 2),
+    OPENER(fsmount, 3),
+    OPENER(fsopen, 2),
     CALL(ioctl, 3),
     CALL(mkdirat, 3),
     CALL(mount, 5),
     CALL(mount_setattr, 5),
     CALL(move_mount, 5),
-    CALL(open_tree, 3),
-    CALL(openat, 4),
-    CALL(openat2, 4),
+    OPENER(open_tree, 3),
+    OPENER(openat, 4),
+    OPENER(openat2, 4),
     CALL(personality, 1),
-    CALL(pidfd_getfd, 3),
+    OPENER(pidfd_getfd, 3),
     CALL(pivot_root, 2),
     CALL(prctl, 5),
     CALL(prlimit64, 4),
@@ -268,7 +270,7 @@ static const struct op ops[] = {
     CALL(setresgid, 3),
     CALL(setresuid, 3),
     CALL(setsid, 0),
-    CALL(socket, 3),
+    OPENER(socket, 3),
     CALL(symlinkat, 3),
     CALL(umask, 1),
     CALL(umount2, 2),
@@ -281,7 +283,7 @@ static const struct op ops[] = {
     COMPOSITE(join, 2),
     COMPOSITE(propagation, 1),
     COMPOSITE(verify_ns, 3),
-    COMPOSITE(open_proc, 2),
+    COMPOSITE_OPENER(open_proc, 2),
     COMPOSITE(write_proc, 3),
     CREDENTIAL_OPS
     MOUNT_OPS
@@ -329,14 +331,8 @@ close_opened(const struct plan *plan, struct run *run)
 {
     for (int i = 0; i < run->step; i++) {
         const struct step *step = &plan->steps[i];
-        const struct op *op = step->op;
-        bool opens = op->number == SYS_openat || op->number == SYS_socket
-                     || op->function == step_device
-                     || op->function == step_open_offsets
-                     || op->function == step_open_proc
-                     || op->function == step_source;
-        if (opens && step->out >= 0 && run->slot[step->out] >= 0)
-            sc(SYS_close, run->slot[step->out], 0, 0, 0, 0, 0);
+        if (step->op->opens && step->out >= 0)
+            shut(run->slot[step->out]);
     }
     step_mounts_done(run, NULL);
 }

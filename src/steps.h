@@ -30,6 +30,7 @@ struct op {
     long number;                /* system call number, or -1 */
     step_function function;     /* used where number is -1 */
     int nargs;                  /* how many arguments the step must have */
+    int opens;                  /* its result is a new descriptor */
 };
 
 struct step {

@@ -6,6 +6,8 @@ import array
 import errno
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +16,7 @@ from typing import Any
 
 import pytest
 import support
-from support import in_child, needs_root
+from support import in_child, needs_kernel, needs_root
 
 from nsutil import IPC, UTS, Namespace, _ns
 
@@ -127,6 +129,34 @@ def test_plan_of_something_else(leak_check: None) -> None:
     ):
         with pytest.raises(TypeError, match=r"Plan is needed|tuple of 4"):
             use()
+
+
+# Their arguments, and what of the kernel the newer ones need.
+OPENERS: dict[str, tuple[Any, ...]] = {
+    "fsopen": (b"tmpfs", 1),
+    "open_proc": (b"/proc/self", os.O_PATH),
+    "open_tree": (-100, b"/", os.O_CLOEXEC),
+    "openat": (-100, b"/", os.O_PATH | os.O_CLOEXEC, 0),
+    "openat2": (-100, b"/", struct.pack("QQQ", os.O_PATH | os.O_CLOEXEC, 0, 0), 24),
+    "pidfd_getfd": ((1,), 0, 0),
+    "socket": (socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC, 0),
+    "source": (b"/", 0),
+}
+
+
+NEWER = {"fsopen": "mount-calls", "open_tree": "mount-calls", "openat2": "openat2", "pidfd_getfd": "pidfd-getfd"}
+
+
+@pytest.mark.parametrize(
+    "op", [pytest.param(op, marks=needs_kernel(NEWER[op]) if op in NEWER else ()) for op in OPENERS]
+)
+def test_plan_that_fails_closes_what_it_opened(op: str, leak_check: None) -> None:
+    pidfd = os.pidfd_open(os.getpid())
+    try:
+        plan = _ns.Plan([(op, OPENERS[op], 0, 0), ("close", (-1,), -1, 0)])
+        assert _ns.run_plan(plan, (-1, pidfd)) == (1, errno.EBADF)
+    finally:
+        os.close(pidfd)
 
 
 def test_plan_that_runs_apart_is_checked_first(leak_check: None) -> None:

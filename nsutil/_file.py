@@ -16,7 +16,7 @@ import time
 
 from . import _ns
 from ._errors import NotANamespace, WrongNamespaceType, step_error
-from ._handle import NamespaceFile, adopt, check_pid, newer_calls
+from ._handle import NamespaceFile, adopt, check_fd, check_pid, newer_calls
 from ._nsset import NamespaceSet
 from ._reference import NamespaceReference, start_time
 from ._status import kernels_own
@@ -67,7 +67,7 @@ def open(
     if target is not None and fd is None:
         file = _open_target(target, entry)
     elif target is None and fd is not None:
-        file = _open_fd(_check_fd(fd), entry)
+        file = _open_fd(check_fd(fd), entry)
     else:
         raise TypeError("open() takes either a target or fd=")
     if entry is not None and file.type != _ENTRIES[entry]:
@@ -92,15 +92,6 @@ def current(type: Type) -> NamespaceFile:
     return adopt(fd, threading.get_native_id())
 
 
-def _check_fd(fd: object) -> int:
-    number = fd.fileno() if hasattr(fd, "fileno") else fd
-    if not isinstance(number, int) or isinstance(number, bool):
-        raise TypeError(f"fd must be an int or have fileno(), not {fd!r}")
-    if not 0 <= number < 2**31:
-        raise ValueError(f"fd must be between 0 and {2**31 - 1}, not {number}")
-    return number
-
-
 def _entry_of(type: Type) -> str:
     """The entry of /proc/PID/ns for what the caller asked for."""
     if isinstance(type, str) and type in _ENTRIES:
@@ -118,7 +109,7 @@ def _open_target(target: Target, entry: str | None) -> NamespaceFile:
     if isinstance(target, NamespaceReference):
         return target.open()
     if hasattr(target, "fileno"):
-        return _open_fd(_check_fd(target), entry, getattr(target, "_origin", None))
+        return _open_fd(check_fd(target), entry, getattr(target, "_origin", None))
     if hasattr(target, "pid"):
         return _open_process(target, _needed(entry, "a process"))
     raise TypeError(f"a target must be a pid, a path, a Popen or a namespace, not {target!r}")
@@ -246,8 +237,13 @@ def _has_ended(pidfd: int) -> bool:
 
 def pid_of(pidfd: int) -> int:
     """The pid behind a pidfd, as the /proc in sight numbers it."""
-    with builtins.open(f"/proc/thread-self/fdinfo/{pidfd}", opener=kernels_own) as file:
-        pid = next((int(line[4:]) for line in file if line.startswith("Pid:")), None)
+    try:
+        with builtins.open(f"/proc/thread-self/fdinfo/{pidfd}", opener=kernels_own) as file:
+            pid = next((int(line[4:]) for line in file if line.startswith("Pid:")), None)
+    except FileNotFoundError:
+        if not os.path.exists("/proc/thread-self/fdinfo"):
+            raise
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF), pidfd) from None
     if pid is None:
         raise NotANamespace(f"descriptor {pidfd} is neither a namespace file nor a pidfd")
     if pid <= 0:

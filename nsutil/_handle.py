@@ -360,6 +360,16 @@ def check_pid(pid: object) -> int:
     return pid
 
 
+def check_fd(fd: object) -> int:
+    """The number of a descriptor or of what has fileno(), if it can be one."""
+    number = fd.fileno() if hasattr(fd, "fileno") else fd
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise TypeError(f"fd must be an int or have fileno(), not {fd!r}")
+    if not 0 <= number < 2**31:
+        raise ValueError(f"fd must be between 0 and {2**31 - 1}, not {number}")
+    return number
+
+
 def _handle_of(fd: int) -> bytes | None:
     try:
         return _ns.nsfs_handle(fd) if newer_calls() else None

@@ -12,6 +12,7 @@ import os
 import re
 
 from ._idmap import IdMap, current_map
+from ._plan import AT_FDCWD
 from ._types import MNT, NET, USER
 from ._value import Value
 
@@ -38,7 +39,6 @@ _OWN, _ONE_STRING, _ALONE = 1, 2, 4
 _RECURSIVE, _READONLY, _SOURCE = 1, 2, 4
 _MOST_OWN = 64
 
-_AT_FDCWD = -100
 _O_PATH = os.O_PATH | os.O_CLOEXEC
 # mount(2) copies one page.
 _MOST_OPTIONS = 4095
@@ -531,7 +531,7 @@ def _open_root(builder: PlanBuilder, root: str | HasFileno | int | bool | None) 
     if root is None or isinstance(root, bool):
         return None
     path = root if isinstance(root, str) else os.readlink(f"/proc/self/fd/{_fileno(root)}")
-    slot, args = builder.slot(), (_AT_FDCWD, os.fsencode(path), _O_PATH | os.O_DIRECTORY, 0)
+    slot, args = builder.slot(), (AT_FDCWD, os.fsencode(path), _O_PATH | os.O_DIRECTORY, 0)
     builder.add("openat", *args, label=f"open the root {root}", filename=path, out=slot)
     if not isinstance(root, str):
         status = os.stat(_fileno(root))

@@ -17,8 +17,8 @@ from . import _ns
 from ._blocks import restore_failed
 from ._errors import step_error
 from ._handle import NamespaceFile, adopt
-from ._names import AT_FDCWD, MS_BIND, SETUP_TRIES, attempt, discard, is_stale, open_bound, store_of, unbind
-from ._plan import PlanBuilder, close_all
+from ._names import MS_BIND, SETUP_TRIES, attempt, discard, is_stale, open_bound, store_of, unbind
+from ._plan import AT_FDCWD, PlanBuilder, close_all
 from ._types import CGROUP, IPC, MNT, NET, PID, TIME, USER, UTS, NSType
 
 TYPE_CHECKING = False

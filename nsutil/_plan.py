@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     Argument: TypeAlias = int | bytes | Slot | tuple[bytes, ...] | list[int] | None
 
 
+AT_FDCWD = -100
 _OFFSETS = "/proc/self/timens_offsets"
 
 

@@ -40,8 +40,9 @@ class Process:
     @classmethod
     def of_pid(cls, pid: int) -> Process:
         """Pin a pid; ProcessLookupError when there is no such process."""
-        if isinstance(pid, bool) or pid <= 0 or pid > 2**31 - 1:
-            raise ValueError(f"a pid must be between 1 and {2**31 - 1}, not {pid!r}")
+        from ._handle import check_pid
+
+        check_pid(pid)
         try:
             return cls(pid, os.pidfd_open(pid))
         except OSError as e:
@@ -54,8 +55,10 @@ class Process:
     def of_pidfd(cls, pidfd: int) -> Process:
         """A process by a pidfd of somebody else; a duplicate is kept."""
         from ._file import pid_of
+        from ._handle import check_fd
 
-        return cls(pid_of(pidfd), os.dup(pidfd))
+        number = check_fd(pidfd)
+        return cls(pid_of(number), os.dup(number))
 
     def fileno(self) -> int:
         """The pidfd."""
@@ -237,12 +240,15 @@ def _resolve_process_or_file(target: object, wanted: NSType | None) -> list[Join
         pid = getattr(target, "program_pid", None) or target.pid
         return join_process(Process.of_pid(index(pid)), wanted)
     if hasattr(target, "fileno"):
-        return resolve_fd(target.fileno(), wanted)
+        return resolve_fd(target, wanted)
     raise TypeError(f"a target must be a pid, a path, a Popen, a namespace file, set or reference, not {target!r}")
 
 
-def resolve_fd(fd: int, wanted: NSType | None) -> list[Join]:
+def resolve_fd(descriptor: object, wanted: NSType | None) -> list[Join]:
     """The joins for a bare descriptor: a namespace file or a pidfd."""
+    from ._handle import check_fd
+
+    fd = check_fd(descriptor)
     try:
         nstype = NSType(_ns.get_nstype(fd))
     except OSError as e:

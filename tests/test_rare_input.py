@@ -62,10 +62,17 @@ def nothing() -> None:
         (lambda box: setattr(box, "new", 0), AttributeError, r"use \.replace\(new=\.\.\.\)"),
         (lambda box: enter(), ValueError, "exactly one of target, pid, .* is needed, got none"),
         (lambda box: enter(1, fd=0), ValueError, "is needed, got target, fd"),
+        (lambda box: enter(True), TypeError, "a pid must be an int, not True"),
+        (lambda box: enter(pid="1"), TypeError, "a pid must be an int, not '1'"),
+        (lambda box: enter(fd=-1), ValueError, "fd must be between 0 and 2147483647, not -1"),
+        (lambda box: enter(fd="1"), TypeError, r"fd must be an int or have fileno\(\), not '1'"),
+        (lambda box: enter(pidfd=1 << 40), ValueError, "fd must be between 0 and 2147483647, not 1099511627776"),
+        (lambda box: enter(pidfd=IDS), OSError, rf"Bad file descriptor.*: {IDS}"),
+        (lambda box: enter(fd=IDS), OSError, rf"Bad file descriptor.*: {IDS}"),
         (lambda box: Namespace(UTS, cwd="/").create(), ValueError, "cwd means nothing without a program"),
         (lambda box: Namespace().create(), ValueError, "makes nor joins anything"),
     ],
-    ids=range(9),
+    ids=range(16),
 )
 def test_uses(use: Callable[[Namespace], object], error: type[Exception], text: str, leak_check: None) -> None:
     with pytest.raises(error, match=text):

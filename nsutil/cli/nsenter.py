@@ -7,7 +7,7 @@ import signal
 import time
 
 from .. import _ns
-from .._plan import PlanBuilder, pairs
+from .._plan import AT_FDCWD, PlanBuilder, pairs
 from .._types import CGROUP, IPC, MNT, NAMES, NET, PID, TIME, USER, UTS, NSType, each
 from ._args import Arguments, CommandError, UsageError, unsigned
 from ._program import Program, child, exit_like, parse_environment, seal_imports
@@ -72,7 +72,6 @@ TYPES = {"mount": MNT, "uts": UTS, "ipc": IPC, "net": NET, "pid": PID, "cgroup":
 SIOCGSKNS = 0x894C
 PR_SET_DUMPABLE, PR_SET_KEEPCAPS = 4, 8
 ANY_ERROR = -1
-AT_FDCWD = -100
 O_PATH = os.O_PATH | os.O_CLOEXEC
 TARGETS = True  # an option without a value: the target's
 

@@ -6,7 +6,7 @@ import os
 import select
 import signal
 
-from .._plan import PlanBuilder, open_offsets, write_offsets
+from .._plan import AT_FDCWD, PlanBuilder, open_offsets, write_offsets
 from .._types import CGROUP, IPC, MNT, NET, PID, TIME, USER, UTS, NSType, each, name_of
 from ._args import Arguments, CommandError, UsageError, signed, unsigned
 from ._program import Helper, Program, child, exit_like, seal_imports, tell
@@ -90,7 +90,6 @@ MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
 MS_NOSUID_NODEV_NOEXEC = 0xE
 PR_SET_PDEATHSIG, PR_SET_KEEPCAPS = 1, 8
 EINVAL = 22
-AT_FDCWD = -100
 BINFMT = "/proc/sys/fs/binfmt_misc"
 HELD_BACK = (signal.SIGINT, signal.SIGTERM)
 

@@ -72,9 +72,9 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 _PR_GET_DUMPABLE, _PR_SET_DUMPABLE = 3, 4
 
 
-def needs_program(name: str) -> pytest.MarkDecorator:
-    """A mark that skips where a program is not installed."""
-    return pytest.mark.skipif(shutil.which(name) is None, reason=f"needs {name}")
+def needs_program(*names: str) -> pytest.MarkDecorator:
+    """A mark that skips where a program is not installed, by any of its names."""
+    return pytest.mark.skipif(not any(map(shutil.which, names)), reason=f"needs {' or '.join(names)}")
 
 
 # Interfaces that older kernels lack, tried for real: under --older-kernel they are refused.

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import support
 import support_cli
 from support import in_child, lacks, needs_program, needs_root, uncounted, with_time
 from support_cli import PROBE, child_of, normal, nsutil, program, running, tool
@@ -271,7 +272,7 @@ def test_all_leaves_a_chroot(tmp_path: Path) -> None:
         assert in_child(chrooted) == 0
 
         def elsewhere() -> int:
-            library._ns.run_plan(library._ns.Plan([("unshare", (int(library.MNT),), -1, 0)]))
+            support.private_mounts()
             subprocess.run(["mount", "--bind", "/proc", tmp_path / "proc"], check=True)
             process = Process.of_pid(pid)
             os.chroot(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -40,7 +41,8 @@ def killed_while_it_joins(box: Namespace) -> list[str]:
         if box.kill_child and pids:
             pids = children_of(pids[0], pids[0])  # the waiter's
         if len(pids) == 2:
-            os.kill(pids[0], signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # done between our look and the signal: that is no kill
+                os.kill(pids[0], signal.SIGKILL)
             break
     thread.join(20)
     return outcome

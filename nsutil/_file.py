@@ -18,7 +18,7 @@ from . import _ns
 from ._errors import NotANamespace, WrongNamespaceType, step_error
 from ._handle import NamespaceFile, adopt, check_fd, check_pid, newer_calls
 from ._nsset import NamespaceSet
-from ._reference import NamespaceReference, start_time
+from ._reference import NamespaceReference, start_time, stat_field
 from ._status import kernels_own
 from ._types import NAMES, PID, TIME, NSType, name_of, parse_type
 
@@ -42,6 +42,7 @@ __all__ = ["NamespaceFile", "NamespaceReference", "NamespaceSet", "current", "op
 # The entries of /proc/PID/ns and the types they stand for.
 _ENTRIES = {**NAMES, "pid_for_children": PID, "time_for_children": TIME}
 _PIDFD_THREAD = os.O_EXCL  # 6.9
+_EXITING = 4  # PF_EXITING among the flags in /proc/PID/stat
 
 
 def open(
@@ -190,18 +191,39 @@ def open_pinned(pidfd: int, entry: str, pid: int | None) -> NamespaceFile:
         try:
             return adopt(_get_namespace(pidfd, entry, pid), pid)
         except OSError as e:
-            if not isinstance(e, PermissionError) or not _is_starting(pidfd):
-                whose = f"process {pid}" if pid else f"the process of pidfd {pidfd}"
-                where = f"/proc/{pid}/ns/{entry}" if pid else None
-                raise step_error(e.errno or 0, f"open the {entry} namespace of {whose}", where) from None
-        time.sleep(0.001)
+            number = e.errno or 0
+        if number in (errno.EACCES, errno.ENOENT):
+            starting = number == errno.EACCES and _is_starting(pidfd)
+            if _is_ending(pidfd):
+                number = errno.ESRCH
+            elif starting:
+                time.sleep(0.001)
+                continue
+        whose = f"process {pid}" if pid else f"the process of pidfd {pidfd}"
+        where = f"/proc/{pid}/ns/{entry}" if pid else None
+        raise step_error(number, f"open the {entry} namespace of {whose}", where)
 
 
 def _is_starting(pidfd: int) -> bool:
     """Whether a process is so young that it may still be inside execve(2), where nobody may look at it."""
-    pid = pid_of(pidfd)
-    started = start_time(pid) if pid > 0 else None
+    try:
+        started = start_time(pid_of(pidfd))
+    except OSError:  # reaped, or there is no /proc
+        return False
     return started is not None and time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK") < 0.1
+
+
+def _is_ending(pidfd: int) -> bool:
+    """Whether a process has ended or is about to.
+
+    Its memory and its namespaces go before the pidfd becomes readable, and without memory it is nobody's to look at.
+    """
+    try:
+        flags = stat_field(pid_of(pidfd), 9)
+    except OSError:  # reaped, or there is no /proc
+        flags = None
+    # Asked last: if that was the file of another process, ours has ended.
+    return bool(flags and flags & _EXITING) or _has_ended(pidfd)
 
 
 def _get_namespace(pidfd: int, entry: str, pid: int | None) -> int:
@@ -216,12 +238,7 @@ def _get_namespace(pidfd: int, entry: str, pid: int | None) -> int:
 
 def _get_from_proc(pidfd: int, entry: str, pid: int) -> int:
     """/proc/PID/ns/entry; only what was opened while the process lived is certainly its own."""
-    try:
-        fd = _ns.open_proc(f"/proc/{pid}/ns/{entry}", True)
-    except FileNotFoundError:
-        if _has_ended(pidfd):
-            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from None
-        raise
+    fd = _ns.open_proc(f"/proc/{pid}/ns/{entry}", True)
     if _has_ended(pidfd):
         os.close(fd)
         raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))

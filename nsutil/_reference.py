@@ -137,10 +137,15 @@ def boot_id() -> str:
 
 
 def start_time(pid: int) -> int | None:
-    """When a process or thread was started, in clock ticks (field 22 of proc_pid_stat(5)); None: there is none."""
+    """When a process or thread was started, in clock ticks; None: there is none."""
+    return stat_field(pid, 22)
+
+
+def stat_field(pid: int, number: int) -> int | None:
+    """A numeric field of /proc/PID/stat, counted as proc_pid_stat(5) does; None: there is no such process."""
     try:
         with open(f"/proc/{pid}/stat", "rb", opener=kernels_own) as file:
-            return int(file.read().rpartition(b")")[2].split()[19])
+            return int(file.read().rpartition(b")")[2].split()[number - 3])
     except (OSError, IndexError):
         return None
 

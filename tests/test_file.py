@@ -5,9 +5,11 @@ from __future__ import annotations
 import builtins
 import contextlib
 import copy
+import ctypes
 import gc
 import os
 import pickle
+import platform
 import select
 import signal
 import socket
@@ -233,6 +235,45 @@ def test_open_of_a_zombie(calls: str, leak_check: None) -> None:
     for name in NAMES:
         assert caught(nsutil.open, pid, name) is ProcessLookupError
     os.waitpid(pid, 0)
+
+
+def test_open_of_a_zombie_that_nobody_may_look_at(calls: str) -> None:
+    """Once it is dead that is said, and not that a right is missing: a new user namespace's first process is so."""
+
+    def child() -> list[object]:
+        if (pid := os.fork()) == 0:
+            support.prctl(4, 0)  # PR_SET_DUMPABLE
+            signal.pause()
+        wait_for(lambda: caught(nsutil.open, pid, UTS) is PermissionError)
+        alive = caught(nsutil.open, pid, UTS)
+        os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        dead = [caught(nsutil.open, pid, name) for name in NAMES]
+        os.waitpid(pid, 0)
+        return [alive, *dead]
+
+    found = support.as_user(child) if os.geteuid() == 0 else support.in_child(child)
+    assert found == [PermissionError] + [ProcessLookupError] * len(NAMES)
+
+
+def test_open_while_a_process_ends(calls: str) -> None:
+    """Its namespaces go before it is a zombie; as long as a thread lives on its first one stays there in between."""
+
+    def leader() -> None:
+        threading.Thread(target=signal.pause).start()
+        number = 60 if platform.machine() == "x86_64" else 93  # exit(2), which ends this thread alone
+        ctypes.CDLL(None).syscall(ctypes.c_long(number), 0)
+
+    def child() -> object:
+        if (pid := os.fork()) == 0:
+            leader()
+        wait_for(lambda: ") Z " in Path(f"/proc/{pid}/stat").read_text())
+        found = caught(nsutil.open, pid, UTS)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        return found
+
+    assert support.in_child(child) is ProcessLookupError
 
 
 @support.needs_root

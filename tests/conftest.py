@@ -60,11 +60,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def open_basetemp(tmp_path_factory: pytest.TempPathFactory) -> None:
+def open_basetemp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     base = tmp_path_factory.getbasetemp()
     for folder in (base, *base.parents):
         if BASE in str(folder):
             folder.chmod(0o755)
+    yield
+    # What lies in a mount is not ours to remove. One comes out of the namespace of a careless test where / is shared.
+    left = [path for path in (row.split()[1] for row in support.mounts()) if path.startswith(f"{base}/")]
+    for path in reversed(left):
+        support.must("umount2", os.fsencode(path), 2)  # MNT_DETACH
+    assert left == [], "tests left mounts"
 
 
 @pytest.fixture

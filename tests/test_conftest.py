@@ -47,6 +47,14 @@ def test_expected():
     raise AssertionError
 """
 
+LEAVES = """
+import subprocess
+
+def test_leaves(tmp_path):
+    (tmp_path / "over").mkdir()
+    subprocess.run(["mount", "--bind", "kept", tmp_path / "over"], check=True)
+"""
+
 
 def test_users_reach_the_folders(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("open")
@@ -105,3 +113,23 @@ def test_unexpected_skips_fail(tmp_path: Path, env: dict[str, str], ending: str)
     assert ending in done.stdout.splitlines()[-1], done.stdout + done.stderr
     if env:
         assert "does not allow it: test_inner.py::test_other | no such tool" in done.stdout
+
+
+@support.needs_root
+@pytest.mark.parametrize("options", [(), ("-n", "1", "-p", "xdist")], ids=["alone", "worker"])
+def test_what_a_left_mount_shows_is_not_removed(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """Our folders are removed at the end, with everything below."""
+    kept = tmp_path / "kept" / "file"
+    kept.parent.mkdir()
+    kept.touch()
+
+    def body() -> tuple[int, str]:
+        support.private_mounts()
+        done = run_pytest(tmp_path, LEAVES, *options)
+        return done.returncode, done.stdout
+
+    status, said = support.in_child(body, timeout=60)
+    assert kept.exists()
+    assert status == 1
+    assert "tests left mounts" in said
+    assert "test_leaves0/over" in said

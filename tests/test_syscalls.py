@@ -230,6 +230,7 @@ def test_a_snapshot_of_ids(tmp_path: Path) -> None:
     setup = """
     if nsutil.clone(PID | MNT) != 0:
         os._exit(os.waitstatus_to_exitcode(os.wait()[1]))
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
     subprocess.run(["mount", "-t", "proc", "proc", "/proc"], check=True)
     pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     sleepers = [subprocess.Popen(["cat"], **pipes) for _ in range(9)]

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <math.h>
 #include <stdbool.h>
+#include <sys/wait.h>
 #include <time.h>
 
 enum { NANOSECONDS = 1000000000 };
@@ -53,22 +54,29 @@ poll_until(struct pollfd *entries, nfds_t count, deadline_t deadline)
 }
 
 
+/* A millisecond without the GIL.  False with a signal handler's exception. */
+static bool
+let_pass(void)
+{
+    const struct timespec pause = {.tv_nsec = 1000000};
+    Py_BEGIN_ALLOW_THREADS
+    nanosleep(&pause, NULL);
+    Py_END_ALLOW_THREADS
+    return PyErr_CheckSignals() == 0;
+}
+
+
 /* Whether a wait that failed with errno goes on: the caller of one that gives
  * up would be left with a process.  With an exception set where not. */
 static bool
 wait_again(void)
 {
-    const struct timespec pause = {.tv_nsec = 1000000};
-    if (errno != EINTR && errno != ENOMEM) {
-        PyErr_SetFromErrno(PyExc_OSError);
-        return false;
-    }
-    if (errno == ENOMEM) {
-        Py_BEGIN_ALLOW_THREADS
-        nanosleep(&pause, NULL);
-        Py_END_ALLOW_THREADS
-    }
-    return PyErr_CheckSignals() == 0;
+    if (errno == ENOMEM)
+        return let_pass();
+    if (errno == EINTR)
+        return PyErr_CheckSignals() == 0;
+    PyErr_SetFromErrno(PyExc_OSError);
+    return false;
 }
 
 
@@ -82,4 +90,31 @@ await_events(struct pollfd *entries, nfds_t count, deadline_t deadline)
         Py_END_ALLOW_THREADS
     } while (result < 0 && wait_again());
     return result;
+}
+
+
+/* Whether the end of that process is known to all who may know: a tracer of
+ * our child, strace(1) or a debugger, is told before us. */
+static bool
+is_over(int pidfd)
+{
+    siginfo_t info = {0};
+    int flags = WEXITED | WNOHANG | WNOWAIT | __WALL;
+    return waitid(P_PIDFD, (id_t)pidfd, &info, flags) < 0 || info.si_pid != 0;
+}
+
+
+int
+await_end(int pidfd, deadline_t deadline)
+{
+    for (;;) {
+        struct pollfd entry = {pidfd, POLLIN, 0};
+        int result = await_events(&entry, 1, deadline);
+        if (result <= 0 || is_over(pidfd))
+            return result;
+        if (deadline >= 0 && now() >= deadline)
+            return 0;
+        if (!let_pass())
+            return -1;
+    }
 }

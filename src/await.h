@@ -18,4 +18,8 @@ int take_timeout(PyObject *timeout, void *deadline);
  * deadline, or -1 with an exception set, a signal handler's or OSError. */
 int await_events(struct pollfd *entries, nfds_t count, deadline_t deadline);
 
+/* The same for the end of a process, until it can be reaped if it is a child
+ * of ours: 1, 0 at the deadline, or -1. */
+int await_end(int pidfd, deadline_t deadline);
+
 #endif

@@ -413,12 +413,12 @@ static PyObject *
 process_await(PyObject *module, PyObject *args)
 {
     (void)module;
+    int pidfd;
     deadline_t deadline;
-    struct pollfd entry = {.events = POLLIN};
-    if (!PyArg_ParseTuple(args, "iO&:await_exit", &entry.fd, take_timeout,
+    if (!PyArg_ParseTuple(args, "iO&:await_exit", &pidfd, take_timeout,
                           &deadline))
         return NULL;
-    int result = await_events(&entry, 1, deadline);
+    int result = await_end(pidfd, deadline);
     return result < 0 ? NULL : PyBool_FromLong(result > 0);
 }
 

@@ -440,9 +440,8 @@ child_wait(PyObject *object, PyObject *args)
         return NULL;
     if (!hold(self))
         return PyLong_FromLong(STATUS_UNKNOWN);
-    struct pollfd entry = {self->pidfd, POLLIN, 0};
     /* Without a pidfd it had ended before there could be one. */
-    int ended = entry.fd < 0 ? 1 : await_events(&entry, 1, deadline);
+    int ended = self->pidfd < 0 ? 1 : await_end(self->pidfd, deadline);
     if (ended > 0) {
         self->pid = 0;
         status = PyLong_FromLong(

@@ -490,6 +490,7 @@ inner_body(void *spawn)
     if (!lock_memory(s) || !do_part(s, PART_SETUP))
         return FAILED;
     if (s->hold) {
+        __atomic_store_n(&s->is_set_up, 1, __ATOMIC_RELEASE);
         lead(s);
         return be_waiter(s, 0);
     }

@@ -434,6 +434,9 @@ static void
 settle(struct spawn *s, struct ends *ends)
 {
     s->program_pid = s->status_fd >= 0 ? receive_pid(s->status_fd) : s->pid;
+    /* Who is killed before has its namespaces for a moment yet. */
+    if (s->hold && !__atomic_load_n(&s->is_set_up, __ATOMIC_ACQUIRE))
+        spawn_failed(s, PART_INNER_CLONE, 0, ECANCELED);
     shut(&s->error_end);
     if (ends->error >= 0 && s->run.error == 0)
         hear_stage(s, ends->error);
@@ -454,7 +457,7 @@ try_spawn(struct spawn *s)
     s->pidfd = s->status_fd = s->status_end = s->life_fd = s->init_fd = -1;
     s->error_end = s->send_end = s->memory_fd = -1;
     s->pid = s->program_pid = s->inner_pid = s->level = 0;
-    s->started = s->locked = 0;
+    s->started = s->locked = s->is_set_up = 0;
     s->stack = NULL;
     if (!s->init && !s->hold && !s->watch)
         s->watch = status_would_be_lost(s);

@@ -102,6 +102,7 @@ struct spawn {
     int memory_fd; /* locked by each child that uses our memory, or -1 */
     int started, locked; /* of the children of children, how many there are
                             and how many of them have done so */
+    int is_set_up; /* all that hold is to keep */
     int program_locked; /* a futex: the program's has done so, beside init */
     char number[4][NUMBER_SIZE]; /* arguments of nsutil-init */
 };

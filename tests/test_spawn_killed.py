@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 import signal
 import threading
 from pathlib import Path
+from socket import SOCK_DGRAM
 
 import pytest
 import support
 from support import in_child, needs_root, private_run
 from tracing import Tree
 
-from nsutil import MNT, PID, Bind, Namespace, named
+from nsutil import MNT, NET, PID, Bind, Namespace, named
 
 
 def children_of(pid: int, thread: int | None) -> list[int]:
@@ -66,6 +68,40 @@ def test_a_killed_joiner_leaves_nothing(kill_child: bool | None) -> None:
     assert outcomes <= {"0", "ECANCELED"}
     assert "ECANCELED" in outcomes
     assert left == set()
+
+
+@needs_root
+def test_no_namespace_is_taken_from_who_was_killed_before_it_was_set_up() -> None:
+    """A process that was killed has its namespaces for a moment yet; many descriptors to close make that longer."""
+
+    def body() -> set[str]:
+        most = min(20_000, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        reader, writer = os.pipe()
+
+        def create() -> None:
+            null = os.open("/dev/null", os.O_RDONLY)
+            for _ in range(most - 100):
+                os.dup(null)
+            try:
+                with Namespace(NET).create() as spaces, spaces[NET].socket(type=SOCK_DGRAM) as sock:
+                    sock.connect(("127.0.0.1", 9))  # nowhere to go before lo is up
+                outcome = "made"
+            except OSError as error:
+                outcome = errno.errorcode[error.errno or 0]
+            os.write(writer, outcome.encode())
+
+        outcomes = set()
+        for _ in range(10):
+            tree = Tree(create)
+            for number, pid in enumerate(tree.stops(20)):
+                if number == 2:  # by then its parent waits for it
+                    os.kill(pid, signal.SIGKILL)
+            tree.end()
+            outcomes.add(os.read(reader, 99).decode())
+        return outcomes
+
+    assert in_child(body, timeout=60) == {"ECANCELED"}
 
 
 @needs_root

@@ -245,7 +245,8 @@ class _Server:
 def _end_server(workers: list[_Worker], control: socket.socket, far_end: socket.socket, forked: Forked) -> None:
     while workers:
         workers.pop().close()
-    close_all([control.detach(), far_end.detach()])
+    # The far end is closed already, where the server was started.
+    close_all([fd for fd in (control.detach(), far_end.detach()) if fd >= 0])
     forked.child.end()
 
 

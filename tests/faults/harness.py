@@ -157,6 +157,10 @@ class Supervisor:
         return "child" if program == os.path.realpath(sys.executable) else "program"
 
 
+def _no_fd(seen: Seen) -> bool:
+    return seen.arguments[0] & 0xFFFFFFFF > 0x7FFFFFFF
+
+
 def _status_of(tid: int, field: str, otherwise: str) -> str:
     try:
         with open(f"/proc/{tid}/status") as file:
@@ -246,6 +250,8 @@ class Runner:
         """The calls of an undisturbed run, which has to hold."""
         report, supervisor = self.run(operation, None, apart=False)
         problems = list(judge(Point(operation, "", "", 0, "nothing"), report))
+        # A descriptor closed twice is such a number the one time and another thread's the next.
+        problems += [f"closes {seen.detail}" for seen in supervisor.seen if seen.call == "close" and _no_fd(seen)]
         if problems:
             raise RuntimeError(f"{operation} does not hold undisturbed: {problems}\n{report}")
         return supervisor.seen

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 # Threads and children that are ending get this long, in seconds.
 PATIENCE = 1.0
+# libffi keeps the file open that it maps its trampolines from, itself or what it is linked into: importing ctypes, or
+# its first callback, opens it for good.
+LIBFFI = "libffi.so", "memfd:libffi", "_ctypes."
 
 
 class Held:
@@ -59,9 +62,11 @@ class Held:
 def _descriptors() -> Iterator[tuple[int, str]]:
     for name in os.listdir("/proc/self/fd"):
         try:
-            yield int(name), os.readlink(f"/proc/self/fd/{name}")
+            what = os.readlink(f"/proc/self/fd/{name}")
         except OSError:
             continue  # the one that listed the directory
+        if not what.rpartition("/")[2].startswith(LIBFFI):
+            yield int(name), what
 
 
 def _children() -> Iterator[int]:

@@ -352,6 +352,29 @@ def test_leaks_are_named(run):
 
 
 @needs_root
+def test_what_libffi_keeps_open_is_no_leak(run):
+    """Importing ctypes may leave such a descriptor, and no test can help that."""
+    result = run(
+        """
+    KEEP = []
+
+    def test_library(tmp_path):
+        KEEP.append(open(tmp_path / "libffi.so.8.5.0", "w"))
+
+    def test_callback():
+        import ctypes
+        ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 0)
+
+    def test_another(tmp_path):
+        KEEP.append(open(tmp_path / "mylibffi.so", "w"))
+    """,
+        "--ns-leaks",
+    )
+    result.assert_outcomes(passed=3, errors=1)
+    result.stdout.fnmatch_lines(["*descriptor *mylibffi.so"])
+
+
+@needs_root
 def test_fixtures(run):
     result = run("""
     import nsutil

@@ -238,8 +238,9 @@ class NamespaceFile:
     def next(self) -> NamespaceFile | None:
         """The mount namespace with the next higher id; None after the last.
 
-        PermissionError without CAP_SYS_ADMIN in the initial user namespace, ValueError for other
-        types.  Linux 6.12, NS_MNT_GET_NEXT of ioctl_nsfs(2).
+        PermissionError without CAP_SYS_ADMIN in the initial user namespace and, on newer kernels,
+        outside of the initial PID namespace, ValueError for other types.  Linux 6.12,
+        NS_MNT_GET_NEXT of ioctl_nsfs(2).
         """
         return self._neighbour(_ns.mnt_get_next, "next")
 

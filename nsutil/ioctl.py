@@ -66,7 +66,8 @@ def mnt_get_next(fd: FileDescriptorLike, /) -> tuple[int, MountNamespaceInfo]:
     """A new fd for the mount namespace with the next higher id, and its info, NS_MNT_GET_NEXT.
 
     Linux 6.12.  OSError: ENOENT after the last one, EPERM without CAP_SYS_ADMIN in the initial
-    user namespace, EINVAL for other types, EBADF, ENOTTY.  ioctl_nsfs(2).
+    user namespace and, on newer kernels, outside of the initial PID namespace, EINVAL for other
+    types, EBADF, ENOTTY.  ioctl_nsfs(2).
     """
     new, count, ident = _ns.mnt_get_next(fd)
     return new, MountNamespaceInfo(count, ident)

@@ -318,8 +318,10 @@ def _mount_namespaces() -> None:
                 with mnt.open("/etc/passwd") as file:
                     file.read(1)
                 refused(FileNotFoundError, mnt.open, "/no/such")
-                for neighbour in mnt.next(), mnt.previous():
-                    if neighbour is not None:
+                for look in mnt.next, mnt.previous:
+                    if not support.sees_all_namespaces():
+                        refused(PermissionError, look)
+                    elif (neighbour := look()) is not None:
                         neighbour.close()
 
 

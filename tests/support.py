@@ -141,10 +141,24 @@ def lacks(name: str) -> bool:
     return answer in _LACKING or (answer == errno.EINVAL and name in ("pidfd-setns", "pidfd-thread", "time"))
 
 
+@functools.cache
+def sees_all_namespaces() -> bool:
+    """Whether the kernel lets this process go from one mount namespace to the next.
+
+    Root may, where no other user or (newer kernels) PID namespace is around it.
+    """
+    return _ioctl_answer("/proc/self/ns/mnt", 0x8010B70B) != errno.EPERM
+
+
 def needs_kernel(*names: str) -> pytest.MarkDecorator:
     """A mark that skips where the kernel is too old for an interface."""
     missing = [name for name in names if lacks(name)]
     return pytest.mark.skipif(bool(missing), reason=f"this kernel has no {', '.join(missing)}")
+
+
+needs_all_namespaces = pytest.mark.skipif(
+    not sees_all_namespaces(), reason="needs a root that may see all namespaces of the machine"
+)
 
 
 def with_time(*values: object) -> Any:

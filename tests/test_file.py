@@ -903,6 +903,7 @@ def test_open_inside_needs_privilege(tmp_path: Path) -> None:
 
 @support.needs_root
 @support.needs_kernel("mnt-next")
+@support.needs_all_namespaces
 def test_neighbours(leak_check: None) -> None:
     def walk(start: NamespaceFile, step: str) -> set[NamespaceFile]:
         seen: set[NamespaceFile] = set()

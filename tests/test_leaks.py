@@ -29,7 +29,7 @@ pytestmark = needs_root
 # Values are made, compared and shown all the time, and hold nothing.
 ALWAYS = {
     f"__{name}__" for name in "init new init_subclass setattr delattr eq hash repr str dir getnewargs replace".split()
-}
+} | {"__annotate_func__"}  # of named tuples, from 3.14 on
 
 
 def members(cls: type) -> Iterator[str]:

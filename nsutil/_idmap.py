@@ -385,8 +385,10 @@ def run_helper(pid: int, which: str, maps: Sequence[IdMap]) -> None:
     if program is None:
         raise step_error(errno.ENOENT, f"run {name}", name)
     ids = [str(number) for entry in maps for number in entry._values()]
-    nothing, pipe = subprocess.DEVNULL, subprocess.PIPE
-    done = subprocess.run([program, str(pid), *ids], stdin=nothing, stdout=nothing, stderr=pipe, check=False)
+    command, pipe = [program, str(pid), *ids], subprocess.PIPE
+    # With DEVNULL the subprocess of Python 3.11.2 leaves that open where it can make no pipe.
+    with open(os.devnull, "r+b", buffering=0) as nothing:
+        done = subprocess.run(command, stdin=nothing, stdout=nothing, stderr=pipe, check=False)
     if done.returncode != 0 or not _is_written(pid, which):
         said = " ".join(os.fsdecode(done.stderr).split()) or f"exit status {done.returncode}"
         raise step_error(errno.EPERM, f"{name} {' '.join(ids)}: {said}", f"/proc/{pid}/{which}_map")

@@ -6,6 +6,7 @@ text, timeouts, is subprocess's own.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from errno import ESRCH
 
 from . import _command, _ns
 from ._options import time_left
+from ._plan import close_all
 from ._spawn import CLOSE_FDS, INHERITED, RESTORE_SIGNALS, Child, Launch, launch_of, ready_launch
 from ._types import NAMES, NSType
 
@@ -31,6 +33,8 @@ else:
 __all__ = ["Popen", "run", "run_recipe", "spawn_recipe"]
 
 _LOST = -1
+# Older ones, Debian 12's 3.11.2, leave the pipes open that they made where one cannot be made.
+_CLOSES_HANDLES = hasattr(subprocess.Popen, "_on_error_fd_closer")
 _UNSET = object()
 
 
@@ -58,6 +62,7 @@ class Popen(subprocess.Popen[AnyStr]):
     if TYPE_CHECKING:  # subprocess.Popen's own
         _waitpid_lock: Any
         _close_pipe_fds: Any
+        pipesize: int
 
     def __init__(self, args: Any, *positional: Any, **options: Any) -> None:
         self._child = options.pop("_child", None) or Child()
@@ -66,10 +71,24 @@ class Popen(subprocess.Popen[AnyStr]):
 
     # -------------------------------------------------------------- starting
 
-    def _get_handles(self, stdin: Any, stdout: Any, stderr: Any) -> Any:
-        if stdin is None and stdout is None and stderr is None:
+    def _get_handles(self, *streams: Any) -> Any:
+        if streams == (None, None, None):
             return -1, -1, -1, -1, -1, -1
-        return super()._get_handles(stdin, stdout, stderr)  # type: ignore[misc]
+        if _CLOSES_HANDLES:
+            return super()._get_handles(*streams)  # type: ignore[misc]
+        pipes: list[tuple[int, ...]] = [(-1, -1)] * 3
+        try:
+            for i in range(3):
+                if streams[i] == subprocess.PIPE:
+                    pipes[i] = os.pipe()
+                    if self.pipesize > 0:
+                        fcntl.fcntl(pipes[i][1], fcntl.F_SETPIPE_SZ, self.pipesize)
+            inside = [pipes[i][i > 0] if pipes[i][0] >= 0 else streams[i] for i in range(3)]
+            stdin, _, _, stdout, _, stderr = super()._get_handles(*inside)  # type: ignore[misc]
+        except BaseException:
+            close_all([fd for fd in (*sum(pipes, ()), vars(self).pop("_devnull", -1)) if fd >= 0])
+            raise
+        return stdin, pipes[0][1], pipes[1][0], stdout, pipes[2][0], stderr
 
     def _execute_child(self, *given: Any) -> None:
         """Called by subprocess.Popen.__init__ where it would fork."""

@@ -400,7 +400,7 @@ def popen_communicate(w: Worker) -> None:
 @operation(2)
 def popen_kill(w: Worker) -> None:
     """By each way to end it, and with a timeout before."""
-    with Namespace(w.some()).popen(["sleep", "9"]) as process:
+    with Namespace(w.some()).popen(["sleep", "99"]) as process:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=w.rng.choice([0, 0.001, 0.02]))
         if w.chance(0.3):

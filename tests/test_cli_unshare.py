@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import support_cli
-from support import children, in_child, needs_kernel, needs_program, needs_root, uncounted
+from support import children, in_child, needs_kernel, needs_program, needs_root, uncounted, with_time
 from support_cli import PACKAGE, PROBE, child_of, normal, nsutil, program, tool
 
 from nsutil import MNT, _ns
@@ -52,7 +53,7 @@ SEEN = [
 
 @needs_root
 @needs_unshare
-@pytest.mark.parametrize("options", SEEN)
+@pytest.mark.parametrize("options", [with_time(each) if re.match(r"-\w*T", each) else each for each in SEEN])
 def test_program_sees_the_same(options: str) -> None:
     command = [*options.split(), "sh", "-c", PROBE]
     ours, theirs = nsutil("unshare", *command, env=ENV), tool("unshare", *command, env=ENV)

@@ -69,6 +69,7 @@ def facts(example: ModuleType, root: Path) -> tuple[int, dict[str, Any]]:
 
 
 @support.needs_root
+@support.needs_kernel("time")
 @pytest.mark.parametrize("user", [False, True], ids=["root", "user"])
 def test_a_container_from_busybox(example: ModuleType, busybox: Path, user: bool) -> None:
     before = sorted(str(path) for path in busybox.rglob("*")), support.mounts()
@@ -97,6 +98,7 @@ def test_all_eight_namespaces_are_new(example: ModuleType, busybox: Path) -> Non
 
 
 @support.needs_root
+@support.needs_kernel("time")
 def test_the_example_as_a_program(busybox: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(nsutil.__file__).parent.parent)}
     command = [sys.executable, str(EXAMPLE), str(busybox)]
@@ -124,6 +126,7 @@ def test_limits(example: ModuleType, busybox: Path) -> None:
 
 
 @support.needs_root
+@support.needs_kernel("time")
 def test_a_system_with_a_package_manager(example: ModuleType, tmp_path: Path) -> None:
     """The host's own system as the root: what debootstrap makes is no different."""
     root = tmp_path / "system"

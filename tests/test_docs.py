@@ -24,15 +24,18 @@ WITH_EXAMPLES = [path for path in PAGES if any(block.runs for block in docs_page
 
 # What examples need of the kernel beyond what nsutil itself needs.
 NEEDED = {
-    "README.md": "mount-setattr",
-    "docs/howto/containers.md": "mount-setattr",
-    "docs/reference/handles.md": "ns-handles",
+    "README.md": ["mount-setattr"],
+    "docs/explanation/types/time.md": ["time"],
+    "docs/howto/containers.md": ["mount-setattr", "time"],
+    "docs/howto/from-unshare.md": ["time"],
+    "docs/howto/persistent-names.md": ["time"],
+    "docs/reference/handles.md": ["ns-handles"],
 }
 
 
 def with_needs(path: Path) -> Any:
     name = str(path.relative_to(ROOT))
-    return pytest.param(path, id=name, marks=support.needs_kernel(NEEDED[name]) if name in NEEDED else ())
+    return pytest.param(path, id=name, marks=support.needs_kernel(*NEEDED[name]) if name in NEEDED else ())
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ with warnings.catch_warnings():
 
 NOTEBOOKS = sorted((support.ROOT / "docs/notebooks").glob("*.ipynb"))
 TYPES = {"uts", "ipc", "mnt", "net", "pid", "user", "cgroup", "time"}
+WITH_TIME = {"container", "time"}
 NEEDS = {"network": ("pyroute2", "matplotlib")}
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
@@ -40,7 +41,11 @@ def test_kept_clean(path: Path) -> None:
 
 @support.needs_root
 @pytest.mark.slow
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [support.with_time(path) if path.stem in WITH_TIME else path for path in NOTEBOOKS],
+    ids=lambda path: path.stem,
+)
 def test_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in NEEDS.get(path.stem, ()):
         pytest.importorskip(module)

@@ -48,5 +48,8 @@ def test_children_are_reaped_and_their_statuses_known(how: str) -> None:
     strace = ["strace", "-f", "-qq", "-k", "--seccomp-bpf", "-e", "trace=close", "-o", os.devnull]
     if subprocess.run([*strace, "true"], capture_output=True, check=False).returncode:
         pytest.skip("strace cannot trace here")
-    done = subprocess.run([*strace, sys.executable, "-c", SCRIPT, how], capture_output=True, text=True, check=False)
+    for _ in range(3):
+        done = subprocess.run([*strace, sys.executable, "-c", SCRIPT, how], capture_output=True, text=True, check=False)
+        if not done.stderr.startswith("strace: "):  # it gives up now and then when a process goes at the wrong moment
+            break
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
